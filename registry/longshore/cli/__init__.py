@@ -1,0 +1,84 @@
+"""The command line. Each module parses, builds, and calls one function; nothing is decided here.
+
+Commands are imported when they are run, so that `longshore --help` answers at once.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+
+import click
+
+from longshore._version import __version__
+from longshore_runtime.errors import LongshoreError
+
+COMMANDS = {
+    "push": ("push:push", "Commit a directory as a version of a model."),
+    "list": ("read:list_", "List models, or the versions of one."),
+    "show": ("read:show", "Show what a version is: files, digests, model facts."),
+    "pull": ("transfer:pull", "Bring a version into a folder, every byte verified."),
+    "verify": ("transfer:verify", "Hold a version, or a pulled folder, against its manifest."),
+    "alias": ("alias:alias", "Point an alias at a version."),
+    "rollback": ("alias:rollback", "Point an alias back at the version before."),
+    "history": ("alias:history", "Show the moves of a model's aliases, newest first."),
+    "run": ("run:run", "Serve a version on this machine, as a pod would."),
+    "render": ("render:render", "Print the Kubernetes objects that serve a version."),
+}
+
+
+class Commands(click.Group):
+    """A group whose commands are imported one by one, when they are asked for."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in COMMANDS:
+            return None
+        module, _, name = COMMANDS[cmd_name][0].partition(":")
+        command: click.Command = getattr(importlib.import_module(f"longshore.cli.{module}"), name)
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, text) for name, (_, text) in COMMANDS.items()])
+
+
+@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="longshore")
+def cli() -> None:
+    """The bucket is the model registry, KServe is the fleet.
+
+    A reference names a version: MODEL:VERSION, MODEL@ALIAS or MODEL@sha256:DIGEST.
+    The registry is --registry, or LONGSHORE_REGISTRY, or a folder of your own.
+    """
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run one command and exit: 0 done, 1 refused or failed with one line, 2 usage, 130 interrupted."""
+    try:
+        cli.main(arguments, standalone_mode=False)
+    except click.exceptions.Exit as stop:
+        sys.exit(stop.exit_code)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(error.exit_code)
+    except (click.Abort, KeyboardInterrupt):
+        _fail("interrupted; nothing is half-done, and running the command again goes on from here", 130)
+    except LongshoreError as error:
+        _fail(f"error: {error}", 1)
+    except BrokenPipeError:  # whoever reads our output has seen enough (`| head`)
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(0)
+    except Exception as error:
+        if os.environ.get("LONGSHORE_DEBUG"):
+            raise
+        text = f"error: unexpected {type(error).__name__}: {error}; this is a bug: please report what LONGSHORE_DEBUG=1 shows"
+        _fail(" ".join(text.split()), 1)
+
+
+def _fail(text: str, code: int) -> None:
+    click.echo(text, err=True)
+    sys.exit(code)

@@ -1,0 +1,53 @@
+"""`longshore push`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from longshore.cli.options import json_option, registry_option
+from longshore.cli.output import open_progress, print_json, show_digest
+from longshore.registry import Pushed, Registry
+from longshore.serving_file import read_serving
+from longshore_runtime.progress import format_size
+
+
+@click.command()
+@click.argument("directory", type=click.Path(path_type=Path))
+@click.argument("model", metavar="MODEL[:VERSION]")
+@click.option("--alias", metavar="ALIAS", help="Point this alias at the version afterwards.")
+@click.option("--message", "-m", metavar="TEXT", help="Why this version exists.")
+@click.option(
+    "--serve", metavar="FILE", type=click.Path(path_type=Path), help="How to serve it: YAML with engine and arguments."
+)
+@registry_option
+@json_option
+def push(
+    directory: Path,
+    model: str,
+    alias: str | None,
+    message: str | None,
+    serve: Path | None,
+    registry: str | None,
+    as_json: bool,
+) -> None:
+    """Commit a directory as a version of a model.
+
+    Without VERSION it becomes the next whole number. Running a push again resumes it; a version that
+    exists is never changed.
+    """
+    serving = read_serving(serve) if serve else None
+    pushed = Registry(registry).push(directory, model, alias=alias, message=message, serving=serving, progress=open_progress())
+    if as_json:
+        print_json(pushed)
+        return
+    click.echo(f"{pushed.version.reference}  {show_digest(pushed.version.digest)}  {_describe(pushed)}")
+    for move in pushed.moves:
+        click.echo(f"{move.model}@{move.alias} -> {move.version}")
+
+
+def _describe(pushed: Pushed) -> str:
+    if pushed.created:
+        return f"pushed, {format_size(pushed.sent)} of {format_size(pushed.size)} sent"
+    return "exists already with the same content" + (f", {format_size(pushed.sent)} repaired" if pushed.sent else "")

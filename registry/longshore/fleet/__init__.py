@@ -1,0 +1,1 @@
+"""From a version to the Kubernetes objects that serve it. Pure: nothing here reads a bucket or talks to a cluster."""

@@ -1,0 +1,219 @@
+"""The objects that serve a version on KServe: the serving runtime, the storage container, the InferenceService.
+
+Built from the typed models of the kserve SDK, so that a field KServe does not know cannot slip in.
+`render` prints them, the manifests folder holds the first two.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from longshore._version import __version__
+from longshore.fleet.names import label_value, service_name
+from longshore.fleet.yaml import Object
+from longshore.registry import Version
+from longshore_runtime.errors import LongshoreError
+from longshore_runtime.manifest import Manifest
+from longshore_runtime.pull.sources import SOURCES
+
+try:
+    from kserve import models as kserve
+    from kubernetes import client as k8s
+except ImportError as error:
+    raise LongshoreError(
+        "the packages kserve and kubernetes are not installed",
+        "in a checkout run: make setup; elsewhere install the extra deploy",
+    ) from error
+
+STORAGE_CONTAINER = "longshore"
+RUNTIME = f"longshore-vllm-{__version__.replace('.', '-')}"
+"""Named by version: KServe restarts every service whose runtime changes."""
+
+PORT = 8080
+GRACE = 60
+"""Seconds for the requests that run when a pod is told to stop."""
+
+UNREADY_SECONDS = 2
+"""Between probes: every second that a ready engine is not noticed is a second of the cold start."""
+
+START_LIMIT = 3600
+"""Seconds after which an engine that is not up is restarted."""
+
+GIB = 1024**3
+
+
+@dataclass(frozen=True)
+class Placement:
+    """Where and how a version is served; `gpus` per replica (0: the CPU), `images` the registry and path of ours."""
+
+    namespace: str = "default"
+    gpus: int = 1
+    images: str = "longshore"
+
+
+def desired_objects(version: Version, manifest: Manifest, placement: Placement) -> list[Object]:
+    """Everything that serves the version, in the order in which it is applied."""
+    return [
+        serving_runtime(placement.images),
+        storage_container(placement.images),
+        inference_service(version, manifest, placement),
+    ]
+
+
+def serving_runtime(images: str) -> Object:
+    """The ClusterServingRuntime: our launcher with vLLM, any UID, read-only root, no privileges."""
+    probe = k8s.V1HTTPGetAction(path="/health", port=PORT)
+    container = k8s.V1Container(
+        name="kserve-container",
+        image=f"{images}/runtime:{__version__}",
+        command=["python3", "-m", "longshore_runtime.serve"],
+        args=["--model-dir=/mnt/models", "--host=0.0.0.0", f"--port={PORT}", f"--grace={GRACE}"],
+        ports=[k8s.V1ContainerPort(name="http1", container_port=PORT, protocol="TCP")],
+        env=[k8s.V1EnvVar(name=name, value=value) for name, value in _writable_homes().items()],
+        startup_probe=k8s.V1Probe(
+            http_get=probe, period_seconds=UNREADY_SECONDS, failure_threshold=START_LIMIT // UNREADY_SECONDS, timeout_seconds=2
+        ),
+        readiness_probe=k8s.V1Probe(http_get=probe, period_seconds=5, failure_threshold=2, timeout_seconds=5),
+        security_context=_no_privileges(),
+        volume_mounts=[
+            k8s.V1VolumeMount(name="scratch", mount_path="/tmp"),
+            k8s.V1VolumeMount(name="shm", mount_path="/dev/shm"),
+        ],
+    )
+    spec = kserve.V1alpha1ServingRuntimeSpec(
+        supported_model_formats=[kserve.V1alpha1SupportedModelFormat(name="huggingface", version="1", auto_select=False)],
+        protocol_versions=["v1", "v2"],
+        annotations={"prometheus.io/scrape": "true", "prometheus.io/port": str(PORT), "prometheus.io/path": "/metrics"},
+        containers=[container],
+        volumes=[
+            k8s.V1Volume(name="scratch", empty_dir=k8s.V1EmptyDirVolumeSource()),
+            k8s.V1Volume(name="shm", empty_dir=k8s.V1EmptyDirVolumeSource(medium="Memory", size_limit="2Gi")),
+        ],
+    )
+    return _as_object(
+        kserve.V1alpha1ClusterServingRuntime(
+            api_version="serving.kserve.io/v1alpha1",
+            kind="ClusterServingRuntime",
+            metadata=k8s.V1ObjectMeta(name=RUNTIME, labels=_own_labels()),
+            spec=spec,
+        )
+    )
+
+
+def storage_container(images: str) -> Object:
+    """The ClusterStorageContainer: our initializer. It has no args, since KServe writes the addresses there."""
+    container = k8s.V1Container(
+        name="storage-initializer",
+        image=f"{images}/storage-initializer:{__version__}",
+        command=["python3", "-m", "longshore_runtime.pull"],
+        resources=k8s.V1ResourceRequirements(requests={"cpu": "100m", "memory": "256Mi"}, limits={"cpu": "2", "memory": "1Gi"}),
+        security_context=_no_privileges(),
+        termination_message_policy="FallbackToLogsOnError",
+    )
+    return _as_object(
+        kserve.V1alpha1ClusterStorageContainer(
+            api_version="serving.kserve.io/v1alpha1",
+            kind="ClusterStorageContainer",
+            metadata=k8s.V1ObjectMeta(name=STORAGE_CONTAINER, labels=_own_labels()),
+            spec=kserve.V1alpha1StorageContainerSpec(
+                container=container,
+                supported_uri_formats=[kserve.V1alpha1SupportedUriFormat(prefix=f"{scheme}://") for scheme in SOURCES],
+                supports_multi_model_download=True,
+                workload_type="initContainer",
+            ),
+        )
+    )
+
+
+def inference_service(version: Version, manifest: Manifest, placement: Placement) -> Object:
+    """The InferenceService of one version. Its storageUri is the digest's path, so the address itself pins the bytes."""
+    args = [f"--served-model-name={version.model}"]
+    if placement.gpus > 1:
+        args.append(f"--tensor-parallel-size={placement.gpus}")
+    predictor = kserve.V1beta1PredictorSpec(
+        min_replicas=1,
+        storage_container_name=STORAGE_CONTAINER,
+        enable_service_links=False,
+        automount_service_account_token=False,
+        termination_grace_period_seconds=GRACE + 30,
+        model=kserve.V1beta1ModelSpec(
+            model_format=kserve.V1beta1ModelFormat(name="huggingface"),
+            runtime=RUNTIME,
+            storage_uri=version.uri,
+            args=args,
+            resources=_resources(manifest, placement.gpus),
+        ),
+    )
+    labels = _own_labels() | {
+        "longshore.dev/model": label_value(version.model),
+        "longshore.dev/version": version.version,
+        "longshore.dev/digest": version.digest[:32],
+        # One route per deployment is ours to make; KServe makes none for a cluster-local service.
+        "networking.kserve.io/visibility": "cluster-local",
+    }
+    return _as_object(
+        kserve.V1beta1InferenceService(
+            api_version="serving.kserve.io/v1beta1",
+            kind="InferenceService",
+            metadata=k8s.V1ObjectMeta(
+                name=service_name(version.model, version.version, placement.namespace),
+                namespace=placement.namespace,
+                labels=labels,
+                annotations={
+                    "longshore.dev/reference": version.reference,
+                    "longshore.dev/digest": f"sha256:{version.digest}",
+                    "serving.kserve.io/deploymentMode": "Standard",
+                },
+            ),
+            spec=kserve.V1beta1InferenceServiceSpec(predictor=predictor),
+        )
+    )
+
+
+def _resources(manifest: Manifest, gpus: int) -> Any:
+    """Requests that the scheduler needs: GPUs where asked for, memory for the weights as they pass through the host."""
+    memory = f"{4 + -(-manifest.model.weight_bytes * (1 if gpus else 2) // GIB)}Gi"
+    requests = {"cpu": "1" if not gpus else str(2 * gpus), "memory": memory}
+    limits = {"memory": memory}
+    if gpus:
+        requests["nvidia.com/gpu"] = limits["nvidia.com/gpu"] = str(gpus)
+    return k8s.V1ResourceRequirements(requests=requests, limits=limits)
+
+
+def _no_privileges() -> Any:
+    return k8s.V1SecurityContext(
+        allow_privilege_escalation=False,
+        capabilities=k8s.V1Capabilities(drop=["ALL"]),
+        read_only_root_filesystem=True,
+        run_as_non_root=True,
+        seccomp_profile=k8s.V1SeccompProfile(type="RuntimeDefault"),
+    )
+
+
+def _writable_homes() -> dict[str, str]:
+    """Where an arbitrary UID without a home on a read-only root keeps what vLLM, Triton and PyTorch write."""
+    names = ["VLLM_CACHE_ROOT", "TRITON_CACHE_DIR", "TORCHINDUCTOR_CACHE_DIR", "XDG_CACHE_HOME"]
+    return {"HOME": "/tmp", "USER": "longshore"} | {name: f"/tmp/cache/{name.lower()}" for name in names}
+
+
+def _own_labels() -> dict[str, str]:
+    return {"app.kubernetes.io/managed-by": "longshore"}
+
+
+def _as_object(typed: Any) -> Object:
+    plain: Object = _plain(typed)
+    return plain
+
+
+def _plain(typed: Any) -> Any:
+    """A typed model as the API server takes it: fields by their JSON names, what is not set left out.
+
+    The two SDKs disagree on how a model turns itself into a dictionary; the map of names both have.
+    """
+    if hasattr(typed, "attribute_map"):
+        values = {key: getattr(typed, name) for name, key in typed.attribute_map.items()}
+        return {key: _plain(value) for key, value in values.items() if value not in (None, "")}
+    if isinstance(typed, list):
+        return [_plain(item) for item in typed]
+    return typed

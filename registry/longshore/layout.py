@@ -1,0 +1,63 @@
+"""Where things lie in a registry. The only module that knows; keys are relative to the registry's root.
+
+<model>/versions/<version>.json          the commit
+<model>/aliases/<alias>/<n>.json         the n-th move of the alias, newest first in a listing
+<model>/trees/<digest>/…                 the files, and `.longshore/manifest.json`
+"""
+
+from __future__ import annotations
+
+from longshore_runtime import paths
+
+_MOVES = 10**12
+"""Moves are numbered downwards in their keys, so that one LIST of one key finds the newest of any number."""
+
+
+def versions_folder(model: str) -> str:
+    """The folder of a model's version records."""
+    return f"{model}/versions/"
+
+
+def version_key(model: str, version: str) -> str:
+    """The record that commits a version."""
+    return f"{model}/versions/{version}.json"
+
+
+def version_of(key: str) -> str:
+    """The version whose record `key` is."""
+    return key.rpartition("/")[2].removesuffix(".json")
+
+
+def aliases_folder(model: str) -> str:
+    """The folder of a model's aliases."""
+    return f"{model}/aliases/"
+
+
+def moves_folder(model: str, alias: str) -> str:
+    """The folder of an alias's moves."""
+    return f"{model}/aliases/{alias}/"
+
+
+def move_key(model: str, alias: str, number: int) -> str:
+    """The record of the `number`-th move, counted from 1."""
+    return f"{moves_folder(model, alias)}{_MOVES - number:012d}.json"
+
+
+def move_of(key: str) -> int:
+    """The number of the move whose record `key` is."""
+    return _MOVES - int(key.rpartition("/")[2].removesuffix(".json"))
+
+
+def tree_folder(model: str, digest: str) -> str:
+    """The folder of a version's files."""
+    return f"{model}/trees/{digest}/"
+
+
+def tree_key(model: str, digest: str, path: str) -> str:
+    """One file of a version."""
+    return f"{tree_folder(model, digest)}{path}"
+
+
+def manifest_key(model: str, digest: str) -> str:
+    """The manifest of a version."""
+    return tree_key(model, digest, paths.MANIFEST)

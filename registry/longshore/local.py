@@ -1,0 +1,100 @@
+"""A version on this machine, the way a pod would have it: pulled and verified into a folder, then served by an engine."""
+
+from __future__ import annotations
+
+import fcntl
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TextIO
+
+from longshore_runtime.manifest import Serving
+from longshore_runtime.progress import Progress
+from longshore_runtime.pull.engine import Verdict, pull
+from longshore_runtime.serve.__main__ import read_model
+from longshore_runtime.serve.engines import open_engine
+from longshore_runtime.serve.engines.port import Task
+from longshore_runtime.serve.launcher import Launcher, require_free_port
+
+START_DEADLINE = 900.0
+"""Seconds until an engine on this machine is given up."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """What to run: the tree at `uri` under `name`, on `host`:`port`. Its files are kept in `folder`, if one is given."""
+
+    uri: str
+    name: str
+    host: str
+    port: int
+    folder: Path | None = None
+    arguments: tuple[str, ...] = ()
+    grace: int = 30
+
+
+@dataclass
+class Served:
+    """A running engine: `chat` says whether the model has a chat template, `verdict` how its files were verified."""
+
+    run: Run
+    verdict: Verdict
+    chat: bool
+    launcher: Launcher = field(repr=False)
+
+    @property
+    def address(self) -> str:
+        """The base URL of the OpenAI API."""
+        return f"http://{self.run.host}:{self.run.port}/v1"
+
+
+@contextmanager
+def serve(run: Run, cache: Path, progress: Progress, log: TextIO | None = None) -> Iterator[Served]:
+    """Pull, start, wait until a request was answered; on leaving, drain the engine and remove what was made.
+
+    What is certain to fail is noticed before anything is pulled. Raises LongshoreError.
+    """
+    require_free_port(run.host, run.port)
+    with _folder(run, cache) as folder:
+        engine = open_engine(Serving().engine)
+        engine.require()
+        engine.check_arguments(run.arguments)
+        verdict = pull(run.uri, folder, progress)
+        facts, serving = read_model(folder)
+        task = Task(folder, run.name, facts, run.host, run.port, run.grace, (serving.arguments, run.arguments))
+        launcher = Launcher(open_engine(serving.engine), task, progress.say, log)
+        try:
+            launcher.start()
+            launcher.wait_ready(START_DEADLINE)
+            yield Served(run, verdict, facts.chat_template, launcher)
+        finally:
+            launcher.stop()
+
+
+@contextmanager
+def _folder(run: Run, cache: Path) -> Iterator[Path]:
+    """The folder that plays /mnt/models: the one that was asked for, or a fresh one that is removed afterwards."""
+    if run.folder is not None:
+        yield run.folder
+        return
+    runs = cache / "runs"
+    runs.mkdir(parents=True, exist_ok=True)
+    _sweep(runs)
+    made = Path(tempfile.mkdtemp(dir=runs))
+    try:
+        with open(made / "lock", "w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            yield made / "models"
+    finally:
+        shutil.rmtree(made, ignore_errors=True)
+
+
+def _sweep(runs: Path) -> None:
+    """Remove the folders of runs that were killed: those whose lock nobody holds."""
+    for folder in runs.iterdir():
+        with suppress(OSError), open(folder / "lock") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            shutil.rmtree(folder, ignore_errors=True)

@@ -1,0 +1,134 @@
+"""`file://`: a registry in a folder. What `create` promises rests on link(2), which never replaces a name."""
+
+from __future__ import annotations
+
+import os
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from itertools import islice
+from pathlib import Path
+
+from longshore.storage.chunks import read_chunks
+from longshore.storage.port import Created
+from longshore_runtime.errors import Refused, StoreFailed
+from longshore_runtime.manifest import File
+from longshore_runtime.pull.sources.file import split_uri
+
+_DRAFTS = ".drafts"
+"""Where objects are written before they get their name; no key begins so."""
+
+
+class FileStore:
+    """A registry below a folder of a POSIX file system (hard links are needed, so no FAT)."""
+
+    def __init__(self, uri: str) -> None:
+        self.uri = uri.rstrip("/")
+        self._root = split_uri(uri)
+
+    def create(self, key: str, data: bytes) -> Created:
+        with self._explained(key), self._draft() as draft:
+            draft.write_bytes(data)
+            _sync(draft)
+            target = self._prepare(key)
+            try:
+                os.link(draft, target)
+            except FileExistsError:
+                return Created(False, target.read_bytes())
+            _sync(target.parent)
+            return Created(True, data)
+
+    def read(self, key: str) -> bytes | None:
+        with self._explained(key):
+            try:
+                return self._path(key).read_bytes()
+            except (FileNotFoundError, NotADirectoryError):
+                return None
+
+    def list_keys(self, folder: str, limit: int | None = None) -> Iterator[str]:
+        return islice((folder + name for name, is_folder in self._scan(folder) if not is_folder), limit)
+
+    def list_folders(self, folder: str) -> Iterator[str]:
+        return (name for name, is_folder in self._scan(folder) if is_folder and name != _DRAFTS)
+
+    def put_file(self, key: str, location: Path, file: File, chunk_size: int, advance: Callable[[int], None]) -> bool:
+        with self._explained(key):
+            target = self._prepare(key)
+            if self._holds(target, file, chunk_size, advance):
+                return False
+            with self._draft() as draft:
+                with open(draft, "wb", buffering=0) as out:
+                    for chunk in read_chunks(location, file, chunk_size):
+                        out.write(chunk)
+                        advance(len(chunk))
+                    os.fsync(out.fileno())
+                os.replace(draft, target)
+            _sync(target.parent)
+            return True
+
+    def _holds(self, target: Path, file: File, chunk_size: int, advance: Callable[[int], None]) -> bool:
+        """Whether the right bytes are there; a damaged file is not, so pushing again repairs it."""
+        try:
+            for _ in read_chunks(target, file, chunk_size):
+                pass
+        except (FileNotFoundError, Refused):
+            return False
+        advance(file.size)
+        return True
+
+    def _scan(self, folder: str) -> list[tuple[str, bool]]:
+        """Names in a folder, sorted, with whether each is a folder itself."""
+        with self._explained(folder):
+            try:
+                with os.scandir(self._path(folder)) as entries:
+                    return sorted((entry.name, entry.is_dir()) for entry in entries)
+            except (FileNotFoundError, NotADirectoryError):
+                return []
+
+    def _path(self, key: str) -> Path:
+        return self._root / key
+
+    def _prepare(self, key: str) -> Path:
+        target = self._path(key)
+        _make_folder(target.parent)
+        return target
+
+    @contextmanager
+    def _draft(self) -> Iterator[Path]:
+        """A fresh name to write to, on the registry's own file system, gone afterwards."""
+        folder = self._root / _DRAFTS
+        _make_folder(folder)
+        draft = folder / uuid.uuid4().hex
+        try:
+            yield draft
+        finally:
+            draft.unlink(missing_ok=True)
+
+    @contextmanager
+    def _explained(self, key: str) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            reason = os.strerror(error.errno) if error.errno else str(error)
+            where = error.filename2 or error.filename or self._path(key)
+            raise StoreFailed(
+                f"the registry {self.uri} cannot be used: {where}: {reason}",
+                "check the folder's permissions and free space, or choose another with --registry",
+            ) from error
+
+
+def _make_folder(folder: Path) -> None:
+    """Create a folder and its missing parents so that they survive a crash."""
+    missing = [parent for parent in (folder, *folder.parents) if not parent.exists()]
+    for parent in reversed(missing):
+        parent.mkdir(exist_ok=True)
+        _sync(parent.parent)
+
+
+def _sync(path: Path) -> None:
+    """Have the file's bytes, or the folder's names, on the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

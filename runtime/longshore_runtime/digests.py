@@ -1,0 +1,70 @@
+"""Digests of files: SHA-256 of the whole, BLAKE3 of every fixed-size chunk, in one reading.
+
+SHA-256 is what hubs and signatures speak. The chunk digests are what a pull verifies by: ranges
+arrive in any order, from any number of connections, and each is judged on its own.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from blake3 import blake3
+
+from longshore_runtime.errors import Refused
+
+
+@dataclass(frozen=True)
+class FileDigest:
+    """`size` in bytes, `sha256` in hex, `chunks` the BLAKE3 hex of each chunk in order (none for an empty file)."""
+
+    size: int
+    sha256: str
+    chunks: tuple[str, ...]
+
+
+def digest_bytes(data: bytes) -> str:
+    """The SHA-256 of `data` in hex."""
+    return hashlib.sha256(data).hexdigest()
+
+
+def digest_chunk(data: bytes | bytearray | memoryview) -> str:
+    """The BLAKE3 of one chunk in hex."""
+    return blake3(data).hexdigest()
+
+
+def chunk_ranges(size: int, chunk_size: int) -> Iterator[tuple[int, int]]:
+    """Offset and length of every chunk of a file of `size` bytes."""
+    return ((offset, min(chunk_size, size - offset)) for offset in range(0, size, chunk_size))
+
+
+def digest_file(path: Path, chunk_size: int, advance: Callable[[int], None] = lambda _: None) -> FileDigest:
+    """Read `path` once and digest it; `advance` hears of every chunk's bytes.
+
+    Raises Refused when the file changes while it is read: its digest would describe no state of it.
+    """
+    sha256, chunks, size = hashlib.sha256(), [], 0
+    buffer = memoryview(bytearray(chunk_size))
+    with open(path, "rb", buffering=0) as file:
+        before = os.fstat(file.fileno())
+        while size <= before.st_size and (length := read_fully(file.fileno(), buffer, size)):
+            chunk = buffer[:length]
+            sha256.update(chunk)
+            chunks.append(digest_chunk(chunk))
+            size += length
+            advance(length)
+        after = os.fstat(file.fileno())
+    if (before.st_size, before.st_mtime_ns) != (size, after.st_mtime_ns):
+        raise Refused(f"{path} changed while it was read", "run the command again once nothing writes to it")
+    return FileDigest(size, sha256.hexdigest(), tuple(chunks))
+
+
+def read_fully(descriptor: int, buffer: memoryview, offset: int) -> int:
+    """Fill `buffer` from `offset` of an open file; returns the bytes read, fewer only at the end of the file."""
+    filled = 0
+    while filled < len(buffer) and (count := os.preadv(descriptor, [buffer[filled:]], offset + filled)):
+        filled += count
+    return filled

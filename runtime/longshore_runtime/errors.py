@@ -1,0 +1,47 @@
+"""The one family of errors that Longshore raises on purpose.
+
+Each carries what went wrong and, in `hint`, what to do next. A command prints both as one line and
+exits with 1; anything else that reaches the command line is a bug.
+"""
+
+from __future__ import annotations
+
+
+class LongshoreError(Exception):
+    """Something that was asked for cannot be done; `hint` is the next thing to try."""
+
+    def __init__(self, message: str, hint: str | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+
+    def __str__(self) -> str:
+        return f"{self.message}; {self.hint}" if self.hint else self.message
+
+
+class Refused(LongshoreError):
+    """The request is understood and must not be carried out."""
+
+
+class NotFound(LongshoreError):
+    """What was named does not exist."""
+
+
+class Corrupt(LongshoreError):
+    """Bytes are not what the manifest says they are."""
+
+
+class InvalidModel(LongshoreError):
+    """The files do not make up a model that could be served."""
+
+
+class StoreFailed(LongshoreError):
+    """A bucket, a folder or a disk did not do what it was asked to do."""
+
+
+class Interrupted(StoreFailed):
+    """A store broke off or was too busy; the same request may well succeed when it is repeated."""
+
+
+class EngineFailed(LongshoreError):
+    """The inference engine is missing, refused the model, or died."""

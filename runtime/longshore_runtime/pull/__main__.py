@@ -1,0 +1,48 @@
+"""The storage initializer's command: `python -m longshore_runtime.pull SOURCE FOLDER [SOURCE FOLDER …]`.
+
+The arguments are those that KServe gives its own initializer. Progress goes to stderr; each verdict is
+one line of JSON on stdout. Before a non-zero exit one line of JSON goes to the termination log, which
+KServe shows in the InferenceService's status.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from pathlib import Path
+
+from longshore_runtime.errors import LongshoreError
+from longshore_runtime.progress import Lines
+from longshore_runtime.pull.engine import pull
+
+TERMINATION_LOG = Path("/dev/termination-log")
+TERMINATION_LIMIT = 3000
+"""Characters of the error's text; the kubelet cuts the whole message at 4096 bytes, and cut JSON is no JSON."""
+
+
+def main(arguments: list[str]) -> int:
+    """Pull every source into its folder, in order; returns the exit code."""
+    if not arguments or len(arguments) % 2:
+        print("usage: python -m longshore_runtime.pull SOURCE FOLDER [SOURCE FOLDER …]", file=sys.stderr)
+        return 2
+    for source, folder in zip(arguments[::2], arguments[1::2], strict=True):
+        try:
+            print(json.dumps(pull(source, Path(folder), Lines()).as_dict()), flush=True)
+        except LongshoreError as error:
+            print(f"error: {error}", file=sys.stderr)
+            _leave_message(
+                {"verdict": "failed", "source": source, "error": error.message[:TERMINATION_LIMIT], "hint": error.hint}
+            )
+            return 1
+    return 0
+
+
+def _leave_message(content: dict[str, str | None]) -> None:
+    """Write the line for the kubelet, where there is one."""
+    if os.access(TERMINATION_LOG, os.W_OK):
+        TERMINATION_LOG.write_text(json.dumps(content))
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

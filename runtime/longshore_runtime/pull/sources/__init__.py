@@ -1,0 +1,24 @@
+"""Where a tree can be read from. A new source is one file here, one line in SOURCES, one row in the contract suite."""
+
+from __future__ import annotations
+
+import importlib
+from typing import cast
+
+from longshore_runtime.errors import LongshoreError
+from longshore_runtime.pull.sources.port import Source
+
+SOURCES = {
+    "file": "longshore_runtime.pull.sources.file:FileSource",
+    "s3": "longshore_runtime.pull.sources.s3:S3Source",
+}
+
+
+def open_source(uri: str) -> Source:
+    """The source that reads the tree at `uri`. Raises LongshoreError for a scheme that none reads."""
+    scheme = uri.partition("://")[0]
+    if "://" not in uri or scheme not in SOURCES:
+        known = ", ".join(f"{name}://" for name in SOURCES)
+        raise LongshoreError(f"{scheme}:// is not a kind of storage that can be pulled from", f"use one of {known}")
+    module, _, name = SOURCES[scheme].partition(":")
+    return cast(Source, getattr(importlib.import_module(module), name)(uri))

@@ -1,0 +1,109 @@
+"""One way to talk to S3-compatible stores: how a client is made, and what their refusals mean.
+
+Credentials, region, endpoint, profile and CA bundle come from where every AWS tool finds them
+(environment, ~/.aws, the pod's web identity). A store other than AWS is addressed by path
+(`endpoint/bucket/key`) unless `S3_USER_VIRTUAL_BUCKET` says otherwise, as KServe's secrets spell it.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
+
+import boto3
+from botocore.config import Config
+from botocore.exceptions import BotoCoreError, ClientError, EndpointConnectionError, NoCredentialsError
+
+from longshore_runtime.addresses import redact
+from longshore_runtime.errors import Interrupted, LongshoreError, NotFound, StoreFailed
+
+if TYPE_CHECKING:
+    from mypy_boto3_s3 import S3Client
+
+CONNECTIONS = 32
+_ABSENT = {"404", "NoSuchKey", "NotFound"}
+_DENIED = {"403", "AccessDenied", "Forbidden", "AllAccessDisabled"}
+_CREDENTIALS = {"InvalidAccessKeyId", "SignatureDoesNotMatch", "ExpiredToken", "InvalidToken", "RequestTimeTooSkewed"}
+
+
+def split_uri(uri: str) -> tuple[str, str]:
+    """Bucket and key (no slash at either end) of an `s3://` URI."""
+    parts = urlsplit(uri)
+    if parts.scheme != "s3" or not parts.netloc or "@" in parts.netloc or parts.query or parts.fragment:
+        raise LongshoreError(
+            f"{redact(uri)} is not an S3 address", "write s3://BUCKET/PREFIX, with credentials in the environment"
+        )
+    return parts.netloc, parts.path.strip("/")
+
+
+def connect() -> S3Client:
+    """A client that any number of threads may share."""
+    settings = Config(
+        retries={"mode": "standard", "max_attempts": 6},
+        max_pool_connections=CONNECTIONS,
+        connect_timeout=10,
+        read_timeout=60,
+        tcp_keepalive=True,
+        # What is sent names its checksum where it matters; some stores choke on boto3's unasked-for ones.
+        request_checksum_calculation="when_required",
+        response_checksum_validation="when_required",
+    )
+    try:
+        session = boto3.Session()  # the default one would keep the first credentials it saw, and is not thread-safe
+        client = session.client("s3", config=settings)
+        own_endpoint = not (urlsplit(client.meta.endpoint_url).hostname or "").endswith((".amazonaws.com", ".amazonaws.com.cn"))
+        if own_endpoint and os.environ.get("S3_USER_VIRTUAL_BUCKET", "").lower() not in ("1", "true"):
+            client = session.client("s3", config=settings.merge(Config(s3={"addressing_style": "path"})))
+    except (BotoCoreError, ValueError) as error:
+        raise StoreFailed(
+            f"the S3 settings cannot be used: {error}", "check AWS_PROFILE, AWS_ENDPOINT_URL and ~/.aws"
+        ) from error
+    return client
+
+
+def error_code(error: ClientError) -> str:
+    """The store's word for what went wrong, or the HTTP status where it has none."""
+    return str(error.response.get("Error", {}).get("Code") or error.response.get("ResponseMetadata", {}).get("HTTPStatusCode"))
+
+
+def is_absent(error: ClientError) -> bool:
+    """Whether the store says that the object (not the bucket) does not exist."""
+    return error_code(error) in _ABSENT
+
+
+@contextmanager
+def explained(uri: str) -> Iterator[None]:
+    """Turn what boto3 raises inside into one sentence about `uri` with what to do next."""
+    try:
+        yield
+    except ClientError as error:
+        raise _explain(uri, error) from error
+    except NoCredentialsError as error:
+        raise StoreFailed(
+            f"there are no credentials for {uri}", "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE"
+        ) from error
+    except EndpointConnectionError as error:
+        raise StoreFailed(f"nothing answers at the endpoint of {uri}", "check AWS_ENDPOINT_URL and the network") from error
+    except (BotoCoreError, OSError) as error:
+        # OSError: urllib3's errors while a body is read, and sockets' own.
+        raise Interrupted(
+            f"the connection to {uri} failed: {type(error).__name__}", "run the command again; it resumes"
+        ) from error
+
+
+def _explain(uri: str, error: ClientError) -> LongshoreError:
+    code = error_code(error)
+    if code == "NoSuchBucket":
+        return NotFound(f"the bucket of {uri} does not exist", f"create it: aws s3 mb s3://{split_uri(uri)[0]}")
+    if code in _ABSENT:
+        return NotFound(f"{uri} does not exist", "check the address")
+    if code in _DENIED:
+        action = error.operation_name
+        return StoreFailed(f"the store denies {action} on {uri}", "give these credentials that permission, or use others")
+    if code in _CREDENTIALS:
+        return StoreFailed(f"the store does not accept the credentials for {uri} ({code})", "renew or correct them")
+    kind = Interrupted if error.response["ResponseMetadata"].get("HTTPStatusCode", 500) >= 500 else StoreFailed
+    return kind(f"{error.operation_name} on {uri} failed with {code}", "run the command again; it resumes")

@@ -1,0 +1,1 @@
+"""The launcher: reads the model's facts, works out the engine's arguments, starts it, watches it, drains it."""

@@ -1,0 +1,99 @@
+"""The launcher's command, the runtime container's entry point: `python -m longshore_runtime.serve [OPTIONS] [ENGINE OPTIONS]`.
+
+Options that the launcher does not know go to the engine and win over what it derives.
+"""
+
+from __future__ import annotations
+
+import argparse
+import shlex
+import signal
+import sys
+from pathlib import Path
+from types import FrameType
+
+from longshore_runtime import paths, tree
+from longshore_runtime.errors import LongshoreError
+from longshore_runtime.manifest import ModelFacts, Serving, parse
+from longshore_runtime.serve.engines import open_engine
+from longshore_runtime.serve.engines.port import Task
+from longshore_runtime.serve.facts import read_facts
+from longshore_runtime.serve.launcher import Launcher
+
+START_DEADLINE = 3600.0
+"""Seconds until an engine that is not ready is given up."""
+
+
+def main(arguments: list[str]) -> int:
+    """Serve until told to stop (SIGTERM, SIGINT); returns the exit code."""
+    options, for_engine = build_parser().parse_known_args(arguments)
+    try:
+        facts, serving = read_model(options.model_dir)
+        task = Task(
+            model=options.model_dir,
+            name=options.served_model_name,
+            facts=facts,
+            host=options.host,
+            port=options.port,
+            grace=options.grace,
+            arguments=(serving.arguments, tuple(for_engine)),
+        )
+        launcher = Launcher(open_engine(serving.engine), task, say=_say, log=sys.stdout)
+        if options.print_command:
+            print(shlex.join(launcher.command()))
+            return 0
+        return _serve(launcher)
+    except LongshoreError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The launcher's own options."""
+    parser = argparse.ArgumentParser("python -m longshore_runtime.serve", description=__doc__, allow_abbrev=False)
+    parser.add_argument("--model-dir", type=Path, default=Path("/mnt/models"), help="the folder that the pull filled")
+    parser.add_argument("--served-model-name", required=True, help="the model's name in the OpenAI API")
+    parser.add_argument("--host", default="0.0.0.0")
+    parser.add_argument("--port", type=int, default=8080)
+    parser.add_argument("--grace", type=int, default=60, help="seconds that running requests get when it is told to stop")
+    parser.add_argument("--print-command", action="store_true", help="print the engine's command and exit")
+    return parser
+
+
+def read_model(directory: Path) -> tuple[ModelFacts, Serving]:
+    """The facts and the serving wishes of the model in `directory`: from its manifest, or from its files alone."""
+    manifest = directory / paths.MANIFEST
+    if manifest.is_file():
+        content = parse(manifest.read_bytes(), str(manifest))
+        return content.model, content.serving
+    return read_facts({file.path: file.location for file in tree.scan(directory)}), Serving()
+
+
+def _serve(launcher: Launcher) -> int:
+    stopping = False
+
+    def stop(_number: int, _frame: FrameType | None) -> None:
+        nonlocal stopping
+        if not stopping:
+            stopping = True
+            _say("told to stop: finishing the running requests")
+            raise KeyboardInterrupt
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, stop)
+    try:
+        launcher.start()
+        launcher.wait_ready(START_DEADLINE)
+        _say("ready")
+        launcher.wait()
+    except KeyboardInterrupt:
+        launcher.stop()
+    return 0
+
+
+def _say(text: str) -> None:
+    print(f"launcher: {text}", file=sys.stderr, flush=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,19 @@
+"""The engines that the launcher can drive. A new one is one file here, one line in ENGINES, one row in the contract suite."""
+
+from __future__ import annotations
+
+import importlib
+from typing import cast
+
+from longshore_runtime.errors import EngineFailed
+from longshore_runtime.serve.engines.port import Engine
+
+ENGINES = {"vllm": "longshore_runtime.serve.engines.vllm:VLLM"}
+
+
+def open_engine(name: str) -> Engine:
+    """The adapter of the engine called `name`; raises EngineFailed when there is none."""
+    if name not in ENGINES:
+        raise EngineFailed(f"{name!r} is not an engine that this launcher knows", f"use one of {', '.join(ENGINES)}")
+    module, _, kind = ENGINES[name].partition(":")
+    return cast(Engine, getattr(importlib.import_module(module), kind)())

@@ -1,0 +1,58 @@
+"""What the launcher needs to know about an engine. Pure: nothing here starts or asks anything."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from longshore_runtime.errors import EngineFailed
+from longshore_runtime.manifest import ModelFacts
+from longshore_runtime.serve.host import Host
+
+
+@dataclass(frozen=True)
+class Task:
+    """What is to be served: the `model` folder under `name` at `host`:`port`, stopping within `grace` seconds.
+
+    `arguments` are the version's and the user's own, in this order of precedence, for the engine as they are.
+    """
+
+    model: Path
+    name: str
+    facts: ModelFacts
+    host: str
+    port: int
+    grace: int
+    arguments: tuple[tuple[str, ...], ...] = ()
+
+
+class Engine(Protocol):
+    """An inference server that speaks the OpenAI API."""
+
+    name: str
+
+    def require(self) -> None:
+        """Raise EngineFailed, saying how to install it, when the engine is not on this machine."""
+        ...
+
+    def check_arguments(self, arguments: Sequence[str]) -> None:
+        """Raise LongshoreError for arguments that are none, or that set what the launcher must know."""
+        ...
+
+    def command(self, task: Task, machine: Host) -> list[str]:
+        """The command that serves the task. Raises LongshoreError as `check_arguments` does."""
+        ...
+
+    def environment(self, machine: Host, inherited: Mapping[str, str]) -> dict[str, str]:
+        """The engine's whole environment: offline, without credentials, `inherited` where it does no harm."""
+        ...
+
+    def phase_of(self, line: str) -> str | None:
+        """What the engine is doing, when a line of its output tells."""
+        ...
+
+    def diagnose(self, output: Sequence[str]) -> EngineFailed:
+        """Why an engine that ended with this output did: one sentence, and what to do."""
+        ...

@@ -1,0 +1,160 @@
+"""vLLM. Options, log lines and error texts as of 0.32, read from its source and its output."""
+
+from __future__ import annotations
+
+import importlib.util
+import re
+import sys
+from collections.abc import Mapping, Sequence
+
+from longshore_runtime.errors import EngineFailed, LongshoreError
+from longshore_runtime.manifest import ModelFacts
+from longshore_runtime.serve.engines.port import Task
+from longshore_runtime.serve.host import Host
+from longshore_runtime.serve.options import flatten, group_options, merge_options
+
+GIB = 1024**3
+OWNED = {"model": "the reference", "host": "--host", "port": "--port", "served-model-name": "--served-model-name"}
+"""Options that the launcher sets and must know, with where a user sets them instead."""
+
+FEW_CORES = 4
+SECRETS = re.compile(r"^(AWS_.*|HF_TOKEN|HUGGING_FACE_HUB_TOKEN|MODELSCOPE_API_TOKEN|STORAGE_.*CONFIG|VLLM_PORT)$")
+"""What only a pull needs; and VLLM_PORT, which a Service called `vllm` sets to something that is no port (vllm#34199)."""
+
+PHASES = (
+    (re.compile(r"non-default args"), "reading the model's configuration"),
+    (re.compile(r"Resolved architecture: (\S+)"), "{0} is supported; starting the engine's core"),
+    (re.compile(r"Initializing a V1 LLM engine"), "preparing the device"),
+    (re.compile(r"Starting to load model"), "loading weights"),
+    (re.compile(r"checkpoint shards: .*\| (\d+/\d+) \["), "loading weights: {0} shards"),
+    (re.compile(r"Loading weights took ([\d.]+) seconds"), "weights loaded in {0} s"),
+    (re.compile(r"Dynamo bytecode transform|Compiling a graph"), "compiling the model"),
+    (re.compile(r"KV cache size: ([\d,]+) tokens"), "KV cache for {0} tokens; warming up"),
+    (re.compile(r"Capturing CUDA graphs"), "capturing CUDA graphs"),
+    (re.compile(r"Starting vLLM server on|Starting vLLM API server"), "starting the HTTP server"),
+)
+
+ERROR = re.compile(r"(?:^|\] |\s)((?:[\w.]*\.)?[A-Z]\w*(?:Error|Exception))(?:: (.*))?$")
+PREFIX = re.compile(r"^\(\w+ pid=\d+\) (?:ERROR [\d:\- ]+\[[\w.]+:\d+\] ?)?")
+CAUSES = (
+    (
+        r"Model architectures \[(?P<what>[^\]]+)\] are not supported",
+        "it does not support the architecture {what}",
+        "serve it with a newer vLLM or another engine",
+    ),
+    (
+        r"has model type `(?P<what>[^`]+)` but Transformers does not recognize",
+        "its Transformers library does not know the model type '{what}'",
+        "use a newer runtime image, or check model_type in config.json",
+    ),
+    (
+        r"weights were not initialized from checkpoint: \{(?P<what>[^,}]+)",
+        "the weights lack {what} and perhaps more",
+        "config.json and the weights do not belong together: download the model again",
+    ),
+    (r"unrecognized arguments: (?P<what>.+)", "it does not know the argument {what}", "correct the engine arguments"),
+    (
+        r"(?P<what>\S*OutOfMemoryError|CUDA out of memory|No available memory for the cache blocks)",
+        "the device's memory is too small ({what})",
+        "use a larger device, more of them, or a smaller --max-model-len",
+    ),
+    (r"(?P<what>[Aa]ddress already in use)", "its port is in use", "choose another with --port"),
+)
+
+
+class VLLM:
+    """The adapter of vLLM, CPU build or GPU build."""
+
+    name = "vllm"
+
+    def require(self) -> None:
+        if importlib.util.find_spec("vllm") is None:
+            raise EngineFailed(
+                "the engine vLLM is not installed",
+                "in a checkout run: make setup; elsewhere install the extra engine-cpu or engine-gpu",
+            )
+
+    def check_arguments(self, arguments: Sequence[str]) -> None:
+        for option in group_options(arguments):
+            if option.name in OWNED:
+                raise LongshoreError(
+                    f"--{option.name} is the launcher's, not the engine's", f"use {OWNED[option.name]} instead"
+                )
+
+    def command(self, task: Task, machine: Host) -> list[str]:
+        for arguments in task.arguments:
+            self.check_arguments(arguments)
+        layers = [group_options(arguments) for arguments in task.arguments]
+        derived = group_options(_derive(task, machine))
+        server = [sys.executable, "-m", "vllm.entrypoints.openai.api_server"]
+        return server + flatten(merge_options(derived, *layers))
+
+    def environment(self, machine: Host, inherited: Mapping[str, str]) -> dict[str, str]:
+        kept = {name: value for name, value in inherited.items() if not SECRETS.match(name)}
+        own = {
+            "HF_HUB_OFFLINE": "1",
+            "TRANSFORMERS_OFFLINE": "1",
+            "VLLM_NO_USAGE_STATS": "1",
+            "DO_NOT_TRACK": "1",
+            "PYTHONUNBUFFERED": "1",
+            "PYTHONWARNINGS": "ignore",
+        }
+        if machine.device == "cpu" and machine.cores <= FEW_CORES:
+            # One process less: it starts 13 s sooner and no core is set aside for the server.
+            own["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"
+        return {**own, **kept, "HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1"}
+
+    def phase_of(self, line: str) -> str | None:
+        for pattern, text in PHASES:
+            if found := pattern.search(line):
+                return text.format(*found.groups())
+        return None
+
+    def diagnose(self, output: Sequence[str]) -> EngineFailed:
+        text = "\n".join(output)
+        for pattern, cause, hint in CAUSES:
+            if found := re.search(pattern, text):
+                return EngineFailed(f"vLLM refused the model: {cause.format(what=found['what'])}", hint)
+        return EngineFailed(f"vLLM ended: {_first_error(output)}", "see its output above, or run again with --verbose")
+
+
+def _derive(task: Task, machine: Host) -> list[str]:
+    """What the files and the machine imply; the version's and the user's arguments replace any of it."""
+    arguments = ["--model", str(task.model), "--served-model-name", task.name]
+    arguments += ["--host", task.host, "--port", str(task.port), "--shutdown-timeout", str(task.grace)]
+    if machine.device == "cpu":
+        cache = _cpu_cache(task.facts, machine)
+        arguments += ["--enforce-eager", "--kv-cache-memory-bytes", str(cache)]
+        arguments += _cpu_context(task.facts, cache)
+    return arguments
+
+
+def _cpu_cache(facts: ModelFacts, machine: Host) -> int:
+    """Bytes for the KV cache on a CPU: eight requests of full length, 1 GiB or more, within 40 % of what the weights leave."""
+    wanted = max(GIB, 8 * _cache_per_token(facts) * (facts.context_length or 0))
+    free = int(0.4 * max(0, machine.memory - 2 * facts.weight_bytes))
+    return max(GIB // 4, min(wanted, free))
+
+
+def _cpu_context(facts: ModelFacts, cache: int) -> list[str]:
+    """`--max-model-len` where a request of full length would not fit the cache."""
+    per_token = _cache_per_token(facts)
+    if not facts.context_length or per_token * facts.context_length <= cache:
+        return []
+    return ["--max-model-len", str(max(1024, int(cache / per_token) // 1024 * 1024))]
+
+
+def _cache_per_token(facts: ModelFacts) -> int:
+    """KV bytes per token: 2 (K and V) × layers × KV heads × head size × 2 bytes (vLLM's 16-bit cache)."""
+    return 2 * 2 * (facts.layers or 0) * (facts.kv_heads or 0) * (facts.head_dim or 0)
+
+
+def _first_error(output: Sequence[str]) -> str:
+    """The message of the first exception in the output: what follows it is how others failed because of it."""
+    lines = [PREFIX.sub("", line) for line in output]
+    for index, line in enumerate(lines):
+        if (found := ERROR.search(line)) and "initialization failed" not in line:
+            following = next((text.strip() for text in lines[index + 1 :] if text.strip()), "")
+            message = found[2] or following
+            return (f"{message} {following}" if message.endswith((":", "for ModelConfig")) else message)[:300]
+    return next((line.strip() for line in reversed(lines) if line.strip()), "it said nothing")[:300]

@@ -1,0 +1,294 @@
+"""Commands as a user runs them: processes, exit codes, what is on which stream."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import yaml
+
+from longshore.cli import COMMANDS, cli
+from support.command import CommandLine
+from support.models import flip_byte, make_model
+from support.servers import S3Server
+
+
+@pytest.fixture
+def pushed(longshore: CommandLine, model: Path) -> CommandLine:
+    """A registry that holds m:1, which prod points to."""
+    assert longshore("push", model, "m:1", "--alias", "prod").code == 0
+    return longshore
+
+
+def shard_in(longshore: CommandLine) -> Path:
+    (shard,) = longshore.registry.glob("m/trees/*/model-00001-of-00002.safetensors")
+    return shard
+
+
+def test_the_first_push_says_what_it_did(longshore: CommandLine, model: Path) -> None:
+    done = longshore("push", model, "m:1", "--alias", "prod")
+    assert done.code == 0
+    assert re.fullmatch(r"m:1  sha256:[0-9a-f]{64}  pushed, 16\.9 kB of 16\.9 kB sent\nm@prod -> 1\n", done.out)
+    assert [line.partition(":")[0] for line in done.err.splitlines()] == ["hashing", "pushing"]
+
+
+def test_pushing_again_says_so_and_succeeds(pushed: CommandLine, model: Path) -> None:
+    done = pushed("push", model, "m:1")
+    assert done.code == 0
+    assert "exists already with the same content" in done.out
+
+
+def test_json_is_one_document_on_stdout(pushed: CommandLine, model: Path, tmp_path: Path) -> None:
+    digest = pushed("show", "m@prod", "--json").json["digest"]
+    assert re.fullmatch("sha256:[0-9a-f]{64}", digest)
+    push = pushed("push", model, "m:1", "--json").json
+    assert (push["version"]["digest"], push["created"], push["sent"]) == (digest, False, 0)
+    assert pushed("list", "--json").json == [{"model": "m", "versions": ["1"], "aliases": {"prod": "1"}}]
+    (version,) = pushed("list", "m", "--json").json
+    assert (version["version"], version["digest"], version["aliases"], version["by"]) == ("1", digest, ["prod"], "tester")
+    shown = pushed("show", "m:1", "--json").json
+    assert shown["manifest"]["model"]["architecture"] == "LlamaForCausalLM"
+    assert {file["path"] for file in shown["manifest"]["files"]} == {path.name for path in model.iterdir()}
+    pulled = pushed("pull", "m:1", tmp_path / "t", "--json").json
+    assert (pulled["digest"], pulled["verified"]) == (digest, "digest")
+    assert pushed("verify", "m:1", "--json").json == {"target": "m:1", "digest": digest, "ok": True, "findings": []}
+    assert pushed("verify", tmp_path / "t", "--json").json["digest"] == digest
+    (move,) = pushed("history", "m", "prod", "--json").json
+    assert (move["number"], move["version"], move["digest"], move["by"]) == (1, "1", digest, "tester")
+    assert pushed("alias", "m", "canary", "1", "--json").json["alias"] == "canary"
+    kinds = [item["kind"] for item in pushed("render", "m@prod", "--json").json]
+    assert kinds == ["ClusterServingRuntime", "ClusterStorageContainer", "InferenceService"]
+
+
+def test_tables_are_for_people(pushed: CommandLine) -> None:
+    assert pushed("list").out.splitlines()[0].split() == ["MODEL", "VERSIONS", "ALIASES"]
+    assert pushed("list").out.splitlines()[1].split() == ["m", "1", "prod=1"]
+    header, row = pushed("list", "m").out.splitlines()
+    assert header.split() == ["VERSION", "DIGEST", "CREATED", "BY", "ALIASES", "MESSAGE"]
+    assert row.split()[0] == "1"
+    shown = pushed("show", "m@prod").out
+    assert shown.startswith("m:1\n")
+    for line in (
+        "aliases  prod",
+        "LlamaForCausalLM, 0.0 M parameters, bfloat16",
+        "context  2048 tokens",
+        "has a chat template",
+    ):
+        assert line in shown
+
+
+def test_an_empty_registry_says_what_to_do(longshore: CommandLine) -> None:
+    done = longshore("list")
+    assert (done.code, done.out) == (0, "")
+    assert "holds no models yet; push one: longshore push DIRECTORY MODEL" in done.err
+
+
+def test_aliases_move_and_roll_back(pushed: CommandLine, tmp_path: Path) -> None:
+    for seed in (2, 3):
+        pushed("push", make_model(tmp_path / str(seed), seed=seed), "m")
+    assert pushed("alias", "m", "prod", "3", "--reason", "faster").out == "m@prod -> 3\n"
+    assert pushed("rollback", "m", "prod").out == "m@prod -> 1\n"
+    rows = [line.split() for line in pushed("history", "m").out.splitlines()]
+    assert rows[0] == ["AT", "ALIAS", "MOVE", "VERSION", "BY", "REASON"]
+    assert [row[4:6] + row[-1:] for row in rows[1:]] == [["3", "1", "3"], ["2", "3", "faster"], ["1", "1", "tester"]]
+    assert "has pointed to nothing before 1" in pushed("rollback", "m", "prod").error
+
+
+def test_a_flipped_byte_is_named_by_pull_verify_and_run(pushed: CommandLine, tmp_path: Path) -> None:
+    flip_byte(shard_in(pushed))
+    for arguments in (("pull", "m:1", tmp_path / "t"), ("verify", "m@prod"), ("run", "m@prod", "--prompt", "hi")):
+        done = pushed(*arguments)
+        assert done.code == 1
+        assert "model-00001-of-00002.safetensors" in done.error
+        assert "push the version's files again to repair it" in done.error
+    found = pushed("verify", "m:1", "--json")
+    assert found.code == 1
+    assert [finding["path"] for finding in found.json["findings"]] == ["model-00001-of-00002.safetensors"]
+    assert not list((pushed.home / ".cache/longshore/runs").iterdir()), "a failed run leaves its folder behind"
+
+
+def spoil(kind: str, model: Path) -> None:
+    match kind:
+        case "no config":
+            (model / "config.json").unlink()
+        case "no shard":
+            (model / "model-00002-of-00002.safetensors").unlink()
+        case "cut shard":
+            os.truncate(model / "model-00002-of-00002.safetensors", 1000)
+        case "link":
+            (model / "evil").symlink_to("/etc/passwd")
+
+
+@pytest.mark.parametrize(
+    ("kind", "message"),
+    [
+        ("no config", "there is no config.json among the files; name the folder of a Hugging Face model"),
+        ("no shard", "names the shard model-00002-of-00002.safetensors, which is missing; copy or download it again"),
+        ("cut shard", "model-00002-of-00002.safetensors is damaged or cut short"),
+        ("link", "is a link to /etc/passwd, outside of the model's directory; replace it"),
+    ],
+)
+def test_a_directory_that_cannot_be_served_is_not_pushed(longshore: CommandLine, model: Path, kind: str, message: str) -> None:
+    spoil(kind, model)
+    done = longshore("push", model, "m:1")
+    assert done.code == 1
+    assert message in done.error
+    assert not longshore.registry.exists()
+
+
+def test_other_bytes_under_a_version_that_exists_are_refused(pushed: CommandLine, tmp_path: Path) -> None:
+    done = pushed("push", make_model(tmp_path / "other", seed=9), "m:1")
+    assert done.code == 1
+    assert len(re.findall("sha256:[0-9a-f]{64}", done.error)) == 2
+    assert "push them as another version: longshore push DIRECTORY m" in done.error
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("show", "m@nope"), "m has no alias nope in .*; its aliases are: prod"),
+        (("show", "m:9"), "m has no version 9 in .*; see what there is: longshore list m"),
+        (("show", "m"), "m names a model, not a version; say which: m:1"),
+        (("show", "No/Such/Name"), "'No/Such/Name' is not a model's name"),
+        (("pull", "other:1", "/tmp/x"), "other has no version 1"),
+        (("push", "/nonexistent", "m"), "/nonexistent is not a directory"),
+        (("verify", "."), "has no manifest to be held against"),
+        (("list", "--registry", "ftp://x"), "ftp://x is not a registry's address; use one of file://…, s3://…"),
+        (("list", "--registry", "s3://user:hidden@b/x"), "s3://b/x is not an S3 address"),
+        (("run", "m:1", "--", "--port=5"), "--port is the launcher's, not the engine's; use --port instead"),
+        (("render", "m@prod", "-n", "n" * 60), "is too long for KServe's host names"),
+        (("render", "m@prod", "-o", "/proc/x"), "cannot write to /proc/x"),
+    ],
+)
+def test_a_failure_is_one_line_with_what_to_do(pushed: CommandLine, arguments: tuple[str, ...], message: str) -> None:
+    done = pushed(*arguments)
+    assert done.code == 1
+    assert re.search(message, done.error), done.error
+    assert "; " in done.error
+    assert "hidden" not in done.err
+
+
+@pytest.mark.parametrize(
+    "arguments", [("push",), ("nope",), ("list", "--nope"), ("run", "m:1", "--json"), ("alias", "m", "prod")]
+)
+def test_a_usage_error_exits_with_2(longshore: CommandLine, arguments: tuple[str, ...]) -> None:
+    done = longshore(*arguments)
+    assert (done.code, done.out) == (2, "")
+    assert "Usage: " in done.err
+
+
+def test_a_registry_that_cannot_be_written_is_named(longshore: CommandLine, model: Path) -> None:
+    done = longshore("push", model, "m", "--registry", "file:///proc/registry")
+    assert done.code == 1
+    assert "the registry file:///proc/registry cannot be used: /proc/registry" in done.error
+
+
+def test_a_port_in_use_is_said_before_anything_is_pulled(pushed: CommandLine) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        done = pushed("run", "m:1", "--port", str(server.getsockname()[1]))
+    assert done.code == 1
+    assert "cannot be used: Address already in use; choose another with --port" in done.error
+    assert "pulling" not in done.err
+
+
+def test_an_engine_that_is_not_installed_is_said_before_anything_is_pulled(pushed: CommandLine, tmp_path: Path) -> None:
+    (tmp_path / "sitecustomize.py").write_text(
+        "import importlib.util as util\nfind = util.find_spec\n"
+        "util.find_spec = lambda name, *rest: None if name == 'vllm' else find(name, *rest)\n"
+    )
+    without = CommandLine(pushed.home, (("PYTHONPATH", str(tmp_path)),))
+    done = without("run", "m:1", "--prompt", "hi")
+    assert done.code == 1
+    assert "the engine vLLM is not installed; in a checkout run: make setup" in done.error
+    assert "pulling" not in done.err
+
+
+def test_ctrl_c_during_a_push_leaves_nothing_half_done(longshore: CommandLine, model: Path) -> None:
+    big = make_model(model, elements=70 * 1024 * 1024)
+    command = [sys.executable, "-m", "longshore", "push", str(big), "m:1"]
+    with subprocess.Popen(command, env=longshore.environ(), stderr=subprocess.PIPE, text=True) as process:
+        while not list(longshore.registry.glob(".drafts/*")):
+            assert process.poll() is None
+            time.sleep(0.01)
+        process.send_signal(signal.SIGINT)
+        _, err = process.communicate(timeout=30)
+    assert process.returncode == 130
+    assert err.splitlines()[-1].startswith("interrupted; nothing is half-done")
+    assert "Traceback" not in err
+    assert not list(longshore.registry.glob("m/versions/*"))
+    assert not list(longshore.registry.glob(".drafts/*"))
+    assert longshore("push", big, "m:1").code == 0
+    assert longshore("verify", "m:1").code == 0
+
+
+def test_rendered_files_are_what_is_printed(pushed: CommandLine, tmp_path: Path) -> None:
+    done = pushed("render", "m@prod", "-n", "demo", "--gpus", "0")
+    assert "a pod cannot read this machine's folders; push to s3://" in done.err
+    printed = list(yaml.safe_load_all(done.out))
+    written = pushed("render", "m@prod", "-n", "demo", "--gpus", "0", "-o", tmp_path / "out").out.split()
+    assert [yaml.safe_load(Path(path).read_text()) for path in written] == printed
+    assert printed[2]["metadata"]["namespace"] == "demo"
+
+
+def test_a_bucket_is_a_registry(longshore: CommandLine, model: Path, tmp_path: Path, versitygw: S3Server) -> None:
+    versitygw.make_bucket("cli")
+    assert versitygw.folder
+    settings = versitygw.environment | {"LONGSHORE_REGISTRY": "s3://cli/models"}
+    in_bucket = CommandLine(longshore.home, tuple(settings.items()))
+    assert in_bucket("push", model, "m:1", "--alias", "prod").code == 0
+    assert in_bucket("verify", "m@prod").code == 0
+    rendered = in_bucket("render", "m@prod")
+    assert (rendered.code, rendered.err) == (0, "")
+    service = list(yaml.safe_load_all(rendered.out))[2]
+    uri = service["spec"]["predictor"]["model"]["storageUri"]
+    assert re.fullmatch(r"s3://cli/models/m/trees/[0-9a-f]{64}", uri)
+    (shard,) = (versitygw.folder / "cli").glob("models/m/trees/*/model-00001-of-00002.safetensors")
+    flip_byte(shard)
+    for arguments in (("pull", "m:1", tmp_path / "t"), ("verify", "m@prod"), ("run", "m@prod", "--prompt", "hi")):
+        done = in_bucket(*arguments)
+        assert done.code == 1
+        assert "model-00001-of-00002.safetensors" in done.error
+
+
+def test_a_closed_pipe_is_no_error(pushed: CommandLine) -> None:
+    command = f"{sys.executable} -m longshore render m@prod 2>/dev/null | head -n 1; echo ${{PIPESTATUS[0]}}"
+    done = subprocess.run(["bash", "-c", command], env=pushed.environ(), capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines() == ["apiVersion: serving.kserve.io/v1alpha1", "0"]
+    assert done.stderr == ""
+
+
+def test_the_list_of_commands_says_what_each_command_says() -> None:
+    for name, (_, text) in COMMANDS.items():
+        command = cli.commands.get(name) or cli.get_command(None, name)  # type: ignore[arg-type]
+        assert command is not None
+        assert command.get_short_help_str(limit=200) == text
+
+
+def test_help_loads_nothing_heavy(longshore: CommandLine) -> None:
+    script = "import sys\nfrom longshore.cli import main\ntry: main(['--help'])\nexcept SystemExit: pass\nprint(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert "Commands:" in done.stdout
+    assert not {"boto3", "pydantic", "kserve", "rich", "yaml", "vllm"} & set(done.stdout.split())
+
+
+def test_the_version_is_the_packages(longshore: CommandLine) -> None:
+    from importlib.metadata import version
+
+    assert longshore("--version").out == f"longshore, version {version('longshore')}\n"
+
+
+def test_an_unforeseen_error_is_one_line_too(pushed: CommandLine, tmp_path: Path) -> None:
+    (tmp_path / "sitecustomize.py").write_text(
+        "import longshore.settings as s\ndef fail(*_):\n    raise KeyError('strange')\ns.read_settings = fail\n"
+    )
+    broken = CommandLine(pushed.home, (("PYTHONPATH", str(tmp_path)),))
+    done = broken("list")
+    assert done.code == 1
+    assert "unexpected KeyError: 'strange'; this is a bug" in done.error

@@ -1,0 +1,75 @@
+"""Fixtures for all tests."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from hypothesis import settings
+
+from support.command import CommandLine
+from support.models import make_model
+from support.servers import S3Server, run_moto, run_versitygw
+
+settings.register_profile("longshore", deadline=None, derandomize=True)
+settings.load_profile("longshore")
+
+
+@pytest.fixture(scope="session")
+def smollm2() -> Path:
+    """The real small model: 269 MB of safetensors shards, made once and kept outside the tree."""
+    path = Path(__file__).resolve().parents[1] / "examples" / "smollm2.py"
+    spec = importlib.util.spec_from_file_location("smollm2", path)
+    assert spec
+    assert spec.loader
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    made: Path = module.make(module.default_directory())
+    return made
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> Path:
+    """A small model's directory."""
+    return make_model(tmp_path / "model")
+
+
+@pytest.fixture
+def longshore(tmp_path: Path) -> CommandLine:
+    """The command line, with a home of its own."""
+    home = tmp_path / "home"
+    home.mkdir()
+    return CommandLine(home)
+
+
+@pytest.fixture(scope="session")
+def moto() -> Iterator[S3Server]:
+    with run_moto() as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def versitygw(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
+    with run_versitygw(tmp_path_factory.mktemp("versitygw")) as server:
+        yield server
+
+
+@pytest.fixture(params=["file", "moto", "versitygw"])
+def root(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """The root URI of an empty registry, on each kind of store in turn."""
+    if request.param == "file":
+        return (tmp_path / "registry").as_uri()
+    server: S3Server = request.getfixturevalue(request.param)
+    use_server(server, monkeypatch)
+    bucket = f"b{abs(hash(request.node.nodeid)):x}"
+    server.make_bucket(bucket)
+    return f"s3://{bucket}/registry"
+
+
+def use_server(server: S3Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Point this process's S3 clients at a server."""
+    for name, value in server.environment.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.delenv("AWS_PROFILE", raising=False)

@@ -1,0 +1,92 @@
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from longshore.fleet.objects import PORT, Placement, desired_objects
+from longshore.fleet.yaml import dump_yaml
+from longshore.registry import Version
+from longshore_runtime.manifest import Manifest, ModelFacts
+from longshore_runtime.pull.sources import SOURCES
+from longshore_runtime.serve.__main__ import build_parser
+
+DIGEST = "0123456789abcdef" * 4
+ROOT = Path(__file__).parents[3]
+
+
+def render(model: str = "team/llama3", version: str = "v1.2", **placement: Any) -> list[dict[str, Any]]:
+    found = Version(model, version, DIGEST, f"s3://models/{model}/trees/{DIGEST}", "2026-11-21T10:00:00.000000Z", "ana")
+    manifest = Manifest(files=(), model=ModelFacts(weight_bytes=16 * 10**9))
+    return desired_objects(found, manifest, Placement(**placement))
+
+
+def test_the_objects_refer_to_each_other() -> None:
+    runtime, container, service = render()
+    model = service["spec"]["predictor"]["model"]
+    assert [item["kind"] for item in (runtime, container, service)] == [
+        "ClusterServingRuntime",
+        "ClusterStorageContainer",
+        "InferenceService",
+    ]
+    assert model["runtime"] == runtime["metadata"]["name"]
+    assert service["spec"]["predictor"]["storageContainerName"] == container["metadata"]["name"]
+    assert model["modelFormat"]["name"] == runtime["spec"]["supportedModelFormats"][0]["name"]
+
+
+def test_the_service_is_pinned_by_digest_and_labelled() -> None:
+    service = render(namespace="demo")[2]
+    assert service["spec"]["predictor"]["model"]["storageUri"] == f"s3://models/team/llama3/trees/{DIGEST}"
+    assert service["metadata"]["namespace"] == "demo"
+    assert service["metadata"]["annotations"]["longshore.dev/digest"] == f"sha256:{DIGEST}"
+    labels = service["metadata"]["labels"]
+    assert labels["longshore.dev/model"] == "team_llama3"
+    assert labels["longshore.dev/version"] == "v1.2"
+    assert labels["networking.kserve.io/visibility"] == "cluster-local"
+    assert all(len(value) <= 63 for value in labels.values())
+
+
+def test_the_launcher_takes_the_arguments_that_it_is_given() -> None:
+    runtime, _, service = render(gpus=4)
+    container = runtime["spec"]["containers"][0]
+    assert container["command"] == ["python3", "-m", "longshore_runtime.serve"]
+    arguments = container["args"] + service["spec"]["predictor"]["model"]["args"]  # KServe appends
+    options, for_engine = build_parser().parse_known_args(arguments)
+    assert (options.served_model_name, options.port, str(options.model_dir)) == ("team/llama3", PORT, "/mnt/models")
+    assert for_engine == ["--tensor-parallel-size=4"]
+    assert not any("{{" in argument for argument in arguments), "KServe reads args as a Go template"
+
+
+def test_the_storage_container_fits_kserves_contract() -> None:
+    spec = render()[1]["spec"]
+    assert spec["container"]["name"] == "storage-initializer"
+    assert "args" not in spec["container"], "KServe writes the addresses there"
+    assert [found["prefix"] for found in spec["supportedUriFormats"]] == [f"{scheme}://" for scheme in SOURCES]
+
+
+@pytest.mark.parametrize(("gpus", "memory", "gpu"), [(0, "34Gi", None), (1, "19Gi", "1"), (8, "19Gi", "8")])
+def test_resources_follow_the_weights_and_the_gpus(gpus: int, memory: str, gpu: str | None) -> None:
+    resources = render(gpus=gpus)[2]["spec"]["predictor"]["model"]["resources"]
+    assert resources["limits"]["memory"] == memory
+    assert resources["limits"].get("nvidia.com/gpu") == gpu
+
+
+def test_containers_have_no_privileges() -> None:
+    runtime, container, _ = render()
+    for found in (runtime["spec"]["containers"][0], container["spec"]["container"]):
+        context = found["securityContext"]
+        assert context["readOnlyRootFilesystem"]
+        assert context["runAsNonRoot"]
+        assert not context["allowPrivilegeEscalation"]
+        assert context["capabilities"] == {"drop": ["ALL"]}
+
+
+def test_the_manifests_folder_holds_what_is_rendered() -> None:
+    runtime, container, _ = render()
+    assert (ROOT / "manifests/runtimes/vllm.yaml").read_text() == dump_yaml([runtime])
+    assert (ROOT / "manifests/storage/container.yaml").read_text() == dump_yaml([container])
+    for folder in ("manifests", "manifests/runtimes", "manifests/storage"):
+        listed = yaml.safe_load((ROOT / folder / "kustomization.yaml").read_text())["resources"]
+        assert all((ROOT / folder / name).exists() for name in listed)

@@ -1,0 +1,22 @@
+from __future__ import annotations
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from longshore import layout
+
+numbers = st.integers(1, 10**11)
+
+
+@given(numbers, numbers)
+def test_a_later_move_sorts_before_an_earlier_one(first: int, second: int) -> None:
+    keys = [layout.move_key("m", "prod", number) for number in (first, second)]
+    assert (keys[0] < keys[1]) == (first > second)
+    assert [layout.move_of(key) for key in keys] == [first, second]
+
+
+def test_keys_are_where_the_documentation_says() -> None:
+    assert layout.version_key("team/m", "v1.2") == "team/m/versions/v1.2.json"
+    assert layout.version_of("team/m/versions/v1.2.json") == "v1.2"
+    assert layout.move_key("m", "prod", 1) == "m/aliases/prod/999999999999.json"
+    assert layout.manifest_key("m", "d" * 64) == f"m/trees/{'d' * 64}/.longshore/manifest.json"

@@ -1,0 +1,277 @@
+"""The registry's promises, on every kind of store."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from longshore import Registry, layout
+from longshore_runtime import paths
+from longshore_runtime.errors import Corrupt, InvalidModel, LongshoreError, NotFound, Refused
+from longshore_runtime.manifest import Serving
+from support.models import flip_byte, make_model
+
+
+@pytest.fixture
+def registry(root: str) -> Registry:
+    return Registry(root, identity="ana")
+
+
+@pytest.fixture
+def models(tmp_path: Path) -> list[Path]:
+    """Four models of different content."""
+    return [make_model(tmp_path / f"m{seed}", seed=seed) for seed in range(4)]
+
+
+def test_a_push_is_found_again(registry: Registry, model: Path, tmp_path: Path) -> None:
+    pushed = registry.push(model, "team/m:v1.2", alias="prod", message="first")
+    assert pushed.created
+    assert pushed.sent == pushed.size == sum(path.stat().st_size for path in model.iterdir())
+    version = pushed.version
+    assert (version.reference, version.by, version.message) == ("team/m:v1.2", "ana", "first")
+    assert version.uri == f"{registry.uri}/team/m/trees/{version.digest}"
+    for reference in ("team/m:v1.2", "team/m@prod", f"team/m@sha256:{version.digest}"):
+        assert registry.resolve(reference) == version
+    assert list(registry.models()) == ["team/m"]
+    assert registry.versions("team/m") == [version]
+    assert registry.manifest(version).digest == version.digest
+    assert registry.pull("team/m@prod", tmp_path / "target").verified == "digest"
+    assert registry.verify("team/m@prod") == []
+
+
+def test_the_same_bytes_again_change_nothing(registry: Registry, model: Path) -> None:
+    first = registry.push(model, "m:1", alias="prod")
+    again = registry.push(model, "m:1", alias="prod")
+    assert not again.created
+    assert again.sent == 0
+    assert again.version == first.version
+    assert again.moves == first.moves
+
+
+def test_other_bytes_under_the_same_version_are_refused_with_both_digests(registry: Registry, models: list[Path]) -> None:
+    first = registry.push(models[0], "m:1").version
+    other = registry.push(models[1], "other:1").version
+    with pytest.raises(Refused) as caught:
+        registry.push(models[1], "m:1", alias="prod")
+    assert f"sha256:{first.digest}" in caught.value.message
+    assert f"sha256:{other.digest}" in caught.value.message
+    assert registry.resolve("m:1") == first
+    assert registry.aliases("m") == {}
+
+
+def test_how_it_is_served_is_part_of_the_content(registry: Registry, model: Path) -> None:
+    plain = registry.push(model, "m:1").version
+    with pytest.raises(Refused):
+        registry.push(model, "m:1", serving=Serving(arguments=("--max-model-len=1024",)))
+    served = registry.push(model, "m:2", serving=Serving(arguments=("--max-model-len=1024",))).version
+    assert served.digest != plain.digest
+    assert registry.manifest(served).serving.arguments == ("--max-model-len=1024",)
+
+
+def test_facts_read_by_another_release_do_not_make_another_version(
+    registry: Registry, model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = registry.push(model, "m").version
+    facts = registry.manifest(first).model.model_copy(update={"layers": 99})
+    monkeypatch.setattr("longshore.registry.read_facts", lambda _: facts)
+    for reference in ("m:1", "m"):
+        again = registry.push(model, reference)
+        assert (again.version, again.created, again.sent) == (first, False, 0)
+
+
+def test_versions_left_out_are_counted_up(registry: Registry, models: list[Path]) -> None:
+    labels = [registry.push(model, "m").version.version for model in (models[0], models[0], models[1], models[2])]
+    assert labels == ["1", "1", "2", "3"]
+    registry.push(models[3], "m:v9")
+    assert registry.push(models[0], "m").version.version == "4"
+    assert [version.version for version in registry.versions("m")] == ["1", "2", "3", "v9", "4"]
+
+
+def test_pushers_of_one_version_agree_on_one_winner(registry: Registry, models: list[Path]) -> None:
+    barrier = threading.Barrier(4)
+
+    def push(model: Path) -> str | None:
+        barrier.wait()
+        try:
+            return registry.push(model, "m:1").version.digest
+        except Refused:
+            return None
+
+    with ThreadPoolExecutor(4) as pool:
+        digests = [digest for digest in pool.map(push, models) if digest]
+    assert digests == [registry.resolve("m:1").digest]
+
+
+def test_pushers_of_the_next_version_all_get_one(registry: Registry, models: list[Path]) -> None:
+    with ThreadPoolExecutor(4) as pool:
+        labels = sorted(pushed.version.version for pushed in pool.map(lambda model: registry.push(model, "m"), models))
+    assert labels == ["1", "2", "3", "4"]
+
+
+def test_an_alias_moves_and_remembers(registry: Registry, models: list[Path]) -> None:
+    for number, model in enumerate(models[:3], start=1):
+        registry.push(model, f"m:{number}", alias="prod")
+    assert registry.resolve("m@prod").version == "3"
+    assert registry.promote("m", "prod", "3").number == 3
+    moves = list(registry.history("m", "prod"))
+    assert [(move.number, move.version, move.by) for move in moves] == [(3, "3", "ana"), (2, "2", "ana"), (1, "1", "ana")]
+    assert {alias: move.version for alias, move in registry.aliases("m").items()} == {"prod": "3"}
+
+
+def test_rolling_back_goes_further_back_each_time(registry: Registry, models: list[Path]) -> None:
+    for number, model in enumerate(models[:3], start=1):
+        registry.push(model, f"m:{number}", alias="prod")
+    assert registry.rollback("m", "prod", reason="broken").version == "2"
+    assert registry.rollback("m", "prod").version == "1"
+    with pytest.raises(Refused, match=r"m@prod has pointed to nothing before 1; name a version"):
+        registry.rollback("m", "prod")
+    registry.promote("m", "prod", "3")
+    assert registry.rollback("m", "prod").version == "1"
+    reasons = [move.reason for move in registry.history("m", "prod")]
+    assert reasons[:4] == ["rollback of 3", None, "rollback of 2", "broken"]
+
+
+def test_of_two_moves_at_once_one_is_told(registry: Registry, models: list[Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    for number, model in enumerate(models[:3], start=1):
+        registry.push(model, f"m:{number}")
+    registry.promote("m", "prod", "1")
+    stale = registry.current("m", "prod")
+    Registry(registry.uri, identity="ben").promote("m", "prod", "2")
+    monkeypatch.setattr(registry, "_latest", lambda *_: stale)
+    with pytest.raises(Refused, match=r"ben moved m@prod to 2 at the same moment"):
+        registry.promote("m", "prod", "3")
+
+
+def test_sixteen_movers_leave_one_unbroken_history(registry: Registry, models: list[Path]) -> None:
+    for number, model in enumerate(models, start=1):
+        registry.push(model, f"m:{number}")
+
+    def move(number: int) -> bool:
+        try:
+            registry.promote("m", "prod", str(number % 4 + 1))
+        except Refused:
+            return False
+        return True
+
+    with ThreadPoolExecutor(16) as pool:
+        assert any(pool.map(move, range(16)))
+    history = list(registry.history("m", "prod"))[::-1]
+    assert [move.number for move in history] == list(range(1, len(history) + 1))
+    assert all(before.version != after.version for before, after in itertools.pairwise(history))
+
+
+def test_what_does_not_exist_is_said_with_what_does(registry: Registry, model: Path) -> None:
+    registry.push(model, "m:1", alias="prod")
+    for reference, message in {
+        "other:1": "other has no version 1",
+        "m:2": "m has no version 2 in .*; see what there is: longshore list m",
+        "m@staging": "m has no alias staging in .*; its aliases are: prod",
+        f"m@sha256:{'0' * 64}": "no version of m has the digest",
+        "m": "m names a model, not a version; say which: m:1",
+        "other": "has no model other; push it",
+    }.items():
+        with pytest.raises(LongshoreError, match=message):
+            registry.resolve(reference)
+    with pytest.raises(NotFound):
+        registry.promote("m", "prod", "2")
+    assert registry.current("m", "prod").number == 1
+
+
+def test_a_model_and_a_namespace_may_share_a_name(registry: Registry, models: list[Path]) -> None:
+    for name, model in zip(("team", "team/a", "zoo/b"), models, strict=False):
+        registry.push(model, f"{name}:1")
+    assert sorted(registry.models()) == ["team", "team/a", "zoo/b"]
+    assert registry.labels("team") == ["1"]
+
+
+@pytest.mark.parametrize("reference", ["m@prod", f"m@sha256:{'0' * 64}", "M", "m:..", "trees"])
+def test_what_cannot_be_pushed_to_is_refused_before_anything_is_written(
+    registry: Registry, model: Path, reference: str
+) -> None:
+    with pytest.raises(LongshoreError):
+        registry.push(model, reference)
+    with pytest.raises(LongshoreError):
+        registry.push(model, "m:1", alias="no/alias")
+    assert list(registry.models()) == []
+
+
+def test_a_directory_that_is_no_model_leaves_nothing(registry: Registry, model: Path) -> None:
+    (model / "model-00002-of-00002.safetensors").unlink()
+    with pytest.raises(InvalidModel):
+        registry.push(model, "m:1")
+    assert list(registry.models()) == []
+
+
+def test_a_push_that_was_cut_short_is_finished_by_the_next(
+    registry: Registry, model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put, left = registry._store.put_file, iter(range(3))
+
+    def put_three(*arguments: object) -> bool:
+        if next(left, None) is None:
+            raise ConnectionAbortedError
+        return put(*arguments)  # type: ignore[arg-type]
+
+    with monkeypatch.context() as patch:
+        patch.setattr(registry._store, "put_file", put_three)
+        with pytest.raises(ConnectionAbortedError):
+            registry.push(model, "m:1")
+    assert registry.labels("m") == []
+    pushed = registry.push(model, "m:1")
+    assert 0 < pushed.sent < pushed.size
+    assert registry.verify("m:1") == []
+
+
+def test_a_record_that_was_replaced_is_noticed_by_its_alias(tmp_path: Path, models: list[Path]) -> None:
+    registry = Registry((tmp_path / "r").as_uri())
+    first, second = (registry.push(model, f"m:{number}", alias="prod").version for number, model in enumerate(models[:2], 1))
+    record = tmp_path / "r" / layout.version_key("m", "2")
+    record.write_text(record.read_text().replace(second.digest, first.digest))
+    with pytest.raises(Corrupt, match="its record was replaced"):
+        registry.resolve("m@prod")
+
+
+def test_a_damaged_manifest_is_noticed(tmp_path: Path, model: Path) -> None:
+    registry = Registry((tmp_path / "r").as_uri())
+    version = registry.push(model, "m:1").version
+    manifest = Path(version.uri.removeprefix("file://")) / paths.MANIFEST
+    content = json.loads(manifest.read_bytes())
+    content["serving"]["arguments"] = ["--trust-remote-code"]
+    manifest.write_text(json.dumps(content, sort_keys=True, separators=(",", ":")))
+    with pytest.raises(Corrupt, match="is not what was pushed"):
+        registry.manifest(version)
+    with pytest.raises(Corrupt):
+        registry.pull("m:1", tmp_path / "target")
+
+
+def test_pushing_again_repairs_a_damaged_file(tmp_path: Path, model: Path) -> None:
+    registry = Registry((tmp_path / "r").as_uri())
+    version = registry.push(model, "m:1").version
+    shard = Path(version.uri.removeprefix("file://")) / "model-00001-of-00002.safetensors"
+    flip_byte(shard)
+    assert [finding.path for finding in registry.verify("m:1")] == [shard.name]
+    again = registry.push(model, "m:1")
+    assert (again.created, again.sent) == (False, shard.stat().st_size)
+    assert registry.verify("m:1") == []
+
+
+def test_a_folder_that_cannot_be_written_is_one_line(tmp_path: Path, model: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(LongshoreError, match=r"the registry file://.* cannot be used: .*Not a directory; check the folder"):
+        Registry((tmp_path / "file" / "r").as_uri()).push(model, "m:1")
+
+
+def test_an_alias_is_read_with_one_listing_and_one_read(tmp_path: Path, model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    registry = Registry((tmp_path / "r").as_uri())
+    registry.push(model, "m:1", alias="prod")
+    calls: list[str] = []
+    for name in ("read", "list_keys", "list_folders"):
+        method = getattr(registry._store, name)
+        monkeypatch.setattr(registry._store, name, lambda *a, _m=method, _n=name, **k: (calls.append(_n), _m(*a, **k))[1])
+    assert registry.current("m", "prod").version == "1"
+    assert calls == ["list_keys", "read"]

@@ -1,0 +1,83 @@
+"""What every source does, on each of them: the contract of the port."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from longshore_runtime.errors import LongshoreError
+from longshore_runtime.pull.sources import SOURCES, open_source
+from longshore_runtime.pull.sources.port import Source
+
+FILES = {"config.json": b"{}", "sub/weights.bin": bytes(range(256)) * 40, "empty": b"", ".longshore/manifest.json": b"{}"}
+
+
+def upload(uri: str, name: str, data: bytes) -> None:
+    import boto3
+
+    bucket, _, key = uri.removeprefix("s3://").partition("/")
+    boto3.client("s3").put_object(Bucket=bucket, Key=f"{key}/{name}", Body=data)
+
+
+@pytest.fixture
+def source(root: str) -> Source:
+    """A tree `v1` with a neighbour `v10` that it must not see."""
+    for name, data in FILES.items():
+        put(f"{root}/v1", name, data)
+        put(f"{root}/v10", f"other-{name}", data)
+    return open_source(f"{root}/v1")
+
+
+def put(uri: str, name: str, data: bytes) -> None:
+    if uri.startswith("s3://"):
+        upload(uri, name, data)
+        return
+    path = Path(uri.removeprefix("file://")) / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(data)
+
+
+def test_every_file_is_listed_once_and_no_neighbour_is(source: Source) -> None:
+    listed = sorted((entry.path, entry.size) for entry in source.list_files() if not entry.path.startswith(".longshore/"))
+    assert listed == sorted((name, len(data)) for name, data in FILES.items() if not name.startswith(".longshore/"))
+
+
+def test_a_small_file_is_read_whole(source: Source) -> None:
+    assert source.read(".longshore/manifest.json") == b"{}"
+    assert source.read("empty") == b""
+    assert source.read("absent") is None
+    assert source.read("config.json/absent") is None
+
+
+@pytest.mark.parametrize(("offset", "length"), [(0, 1), (0, 10240), (100, 1000), (10239, 1)])
+def test_any_range_is_read(source: Source, offset: int, length: int) -> None:
+    buffer = bytearray(length)
+    source.read_into("sub/weights.bin", offset, memoryview(buffer))
+    assert bytes(buffer) == FILES["sub/weights.bin"][offset : offset + length]
+
+
+@pytest.mark.parametrize(
+    ("path", "offset", "length"), [("sub/weights.bin", 10000, 1000), ("sub/weights.bin", 20000, 10), ("x", 0, 1)]
+)
+def test_what_is_not_there_is_an_error_that_names_the_tree(source: Source, path: str, offset: int, length: int) -> None:
+    with pytest.raises(LongshoreError) as caught:
+        source.read_into(path, offset, memoryview(bytearray(length)))
+    assert source.uri.rpartition("//")[2] in str(caught.value)
+
+
+def test_an_unknown_scheme_names_the_known_ones() -> None:
+    with pytest.raises(LongshoreError, match=r"use one of file://, s3://"):
+        open_source("ftp://host/model")
+    with pytest.raises(LongshoreError):
+        open_source("model")
+
+
+@pytest.mark.parametrize("scheme", SOURCES)
+@pytest.mark.parametrize("rest", ["", "/", "user:hidden-secret@bucket/model"])
+def test_an_address_that_is_none_is_refused_without_its_secrets(scheme: str, rest: str) -> None:
+    if scheme == "file" and rest == "/":
+        return
+    with pytest.raises(LongshoreError) as caught:
+        open_source(f"{scheme}://{rest}")
+    assert "hidden-secret" not in str(caught.value)

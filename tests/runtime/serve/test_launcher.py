@@ -1,0 +1,164 @@
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+import threading
+import time
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from longshore_runtime.errors import EngineFailed, Refused
+from longshore_runtime.manifest import ModelFacts
+from longshore_runtime.serve import launcher as module
+from longshore_runtime.serve.engines import ENGINES, open_engine
+from longshore_runtime.serve.engines.port import Task
+from longshore_runtime.serve.launcher import Launcher, choose_port
+from support.engine import TestEngine
+
+
+class Started:
+    """A launcher over the test engine, with what it said."""
+
+    def __init__(self, behaviour: str, grace: int = 5) -> None:
+        self.port, self.said = choose_port(), list[str]()
+        task = Task(Path("/nowhere"), "m", ModelFacts(), "127.0.0.1", self.port, grace)
+        self.launcher = Launcher(TestEngine(behaviour), task, self.said.append)
+
+
+@pytest.fixture
+def started(request: pytest.FixtureRequest) -> Iterator[Started]:
+    made = Started(request.param)
+    yield made
+    made.launcher.stop(grace=0)
+
+
+def alive(port: int) -> bool:
+    try:
+        socket.create_connection(("127.0.0.1", port), 1).close()
+    except OSError:
+        return False
+    return True
+
+
+@pytest.mark.parametrize("started", ["well", "embeds"], indirect=True)
+def test_ready_means_that_a_request_was_answered(started: Started) -> None:
+    started.launcher.start()
+    started.launcher.wait_ready(20)
+    assert alive(started.port)
+    assert started.said[1:3] == ["reading", "serving"]
+    started.launcher.stop()
+    assert not alive(started.port)
+
+
+@pytest.mark.parametrize("started", ["stuck"], indirect=True)
+def test_an_engine_that_is_healthy_but_answers_nothing_is_not_ready(started: Started, monkeypatch: pytest.MonkeyPatch) -> None:
+    answers = started.launcher._answers
+    monkeypatch.setattr(
+        started.launcher, "_answers", lambda path, body=None, timeout=1.0: answers(path, body, min(timeout, 1.0))
+    )
+    started.launcher.start()
+    with pytest.raises(EngineFailed, match="was not ready after 4 s"):
+        started.launcher.wait_ready(4)
+    assert not alive(started.port)
+
+
+@pytest.mark.parametrize("started", ["refuses"], indirect=True)
+def test_an_engine_that_refuses_ends_with_its_last_words(started: Started) -> None:
+    started.launcher.start()
+    with pytest.raises(EngineFailed, match="the engine said: cannot load this"):
+        started.launcher.wait_ready(20)
+
+
+@pytest.mark.parametrize("started", ["dies"], indirect=True)
+def test_an_engine_that_dies_later_is_noticed(started: Started) -> None:
+    started.launcher.start()
+    started.launcher.wait_ready(20)
+    with pytest.raises(EngineFailed, match="fell over"):
+        started.launcher.wait()
+
+
+@pytest.mark.parametrize("started", ["silent"], indirect=True)
+def test_a_long_silence_is_commented_on(started: Started, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "SILENCE", 0.5)
+    started.launcher.start()
+    with pytest.raises(EngineFailed):
+        started.launcher.wait_ready(3)
+    assert started.said.count("still reading") >= 2
+
+
+@pytest.mark.parametrize("started", ["well"], indirect=True)
+def test_a_request_under_way_is_finished_before_the_engine_stops(started: Started) -> None:
+    started.launcher.start()
+    started.launcher.wait_ready(20)
+    answers: list[bytes] = []
+
+    def ask() -> None:
+        with urllib.request.urlopen(f"http://127.0.0.1:{started.port}/slow") as response:
+            answers.append(response.read())
+
+    client = threading.Thread(target=ask)
+    client.start()
+    time.sleep(0.5)
+    started.launcher.stop()
+    client.join()
+    assert answers == [b"{}"]
+
+
+def test_an_engine_that_will_not_stop_is_killed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "STOP_MARGIN", 1)
+    started = Started("stubborn", grace=0)
+    started.launcher.start()
+    started.launcher.wait_ready(20)
+    started.launcher.stop()
+    assert "the engine did not stop in time and is killed" in started.said
+    assert not alive(started.port)
+
+
+def test_a_missing_engine_is_said_before_anything_starts() -> None:
+    with pytest.raises(EngineFailed, match="not installed"):
+        Started("missing").launcher.start()
+
+
+def test_a_port_in_use_is_refused() -> None:
+    started = Started("well")
+    with socket.create_server(("127.0.0.1", started.port)), pytest.raises(Refused, match=f"port {started.port} on 127.0.0.1"):
+        started.launcher.start()
+
+
+ORPHAN = """
+import os, signal, sys, time
+sys.path.insert(0, {tests!r})
+from runtime.serve.test_launcher import Started
+started = Started("well")
+started.launcher.start()
+started.launcher.wait_ready(20)
+print(started.port, flush=True)
+time.sleep(60)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the death signal of a parent is Linux's")
+def test_no_engine_outlives_a_killed_launcher(tmp_path: Path) -> None:
+    script = tmp_path / "orphan.py"
+    script.write_text(ORPHAN.format(tests=str(Path(__file__).parents[2])))
+    with subprocess.Popen([sys.executable, script], stdout=subprocess.PIPE, text=True, env=os.environ) as parent:
+        assert parent.stdout
+        port = int(parent.stdout.readline())
+        assert alive(port)
+        parent.kill()
+    end = time.monotonic() + 10
+    while alive(port) and time.monotonic() < end:
+        time.sleep(0.1)
+    assert not alive(port)
+
+
+def test_every_engine_in_the_table_can_be_opened() -> None:
+    for name in ENGINES:
+        assert open_engine(name).name == name
+    with pytest.raises(EngineFailed, match="'abacus' is not an engine that this launcher knows; use one of vllm"):
+        open_engine("abacus")

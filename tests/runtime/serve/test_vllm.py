@@ -1,0 +1,163 @@
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+
+import pytest
+
+from longshore_runtime.errors import EngineFailed, LongshoreError
+from longshore_runtime.manifest import ModelFacts
+from longshore_runtime.serve.engines.port import Task
+from longshore_runtime.serve.engines.vllm import VLLM
+from longshore_runtime.serve.host import Host, read_host
+
+GIB = 1024**3
+FACTS = ModelFacts(layers=30, kv_heads=3, head_dim=64, context_length=8192, weight_bytes=269_000_000)
+CPU, GPU = Host("cpu", 24 * GIB, 2), Host("cuda", 128 * GIB, 16)
+
+
+def command(*arguments: tuple[str, ...], facts: ModelFacts = FACTS, machine: Host = CPU) -> list[str]:
+    task = Task(Path("/mnt/models"), "m", facts, "0.0.0.0", 8080, 30, arguments)
+    return VLLM().command(task, machine)[3:]
+
+
+def value_of(option: str, tokens: list[str]) -> str | None:
+    return tokens[tokens.index(option) + 1] if option in tokens else None
+
+
+def test_the_files_and_the_machine_imply_the_arguments() -> None:
+    tokens = command()
+    assert value_of("--model", tokens) == "/mnt/models"
+    assert value_of("--served-model-name", tokens) == "m"
+    assert value_of("--shutdown-timeout", tokens) == "30"
+    assert "--enforce-eager" in tokens
+    per_token = 2 * 30 * 3 * 64 * 2
+    assert int(value_of("--kv-cache-memory-bytes", tokens) or 0) == max(GIB, 8 * 8192 * per_token)
+    assert "--max-model-len" not in tokens
+
+
+def test_a_gpu_gets_the_engines_own_defaults() -> None:
+    tokens = command(machine=GPU)
+    assert not {"--enforce-eager", "--kv-cache-memory-bytes", "--max-model-len"} & set(tokens)
+
+
+def test_a_context_that_does_not_fit_is_shortened() -> None:
+    facts = FACTS.model_copy(update={"context_length": 10_000_000})
+    tokens = command(facts=facts, machine=Host("cpu", 4 * GIB, 2))
+    context, cache = int(value_of("--max-model-len", tokens) or 0), int(value_of("--kv-cache-memory-bytes", tokens) or 0)
+    assert context % 1024 == 0
+    assert 0 < context * 2 * 30 * 3 * 64 * 2 <= cache < 2 * GIB
+
+
+def test_the_user_wins_over_the_version_and_the_version_over_us() -> None:
+    version = ("--max-model-len=4096", "--no-enforce-eager", "--dtype", "float32")
+    tokens = command(version, ("--max_model_len", "1024"))
+    assert tokens.count("--max-model-len=4096") == 0
+    assert value_of("--max_model_len", tokens) == "1024"
+    assert value_of("--dtype", tokens) == "float32"
+    assert "--no-enforce-eager" in tokens
+    assert "--enforce-eager" not in tokens
+
+
+@pytest.mark.parametrize("argument", ["--port=1", "--host", "--model=/x", "--served_model_name"])
+def test_what_the_launcher_must_know_is_not_the_engines(argument: str) -> None:
+    with pytest.raises(LongshoreError, match="is the launcher's, not the engine's; use "):
+        command((argument,))
+
+
+def test_the_environment_is_offline_and_without_credentials() -> None:
+    inherited = {
+        "PATH": "/bin",
+        "AWS_SECRET_ACCESS_KEY": "secret",
+        "HF_TOKEN": "secret",
+        "STORAGE_CONFIG": "secret",
+        "VLLM_PORT": "tcp://10.0.0.1:8000",
+        "HF_HUB_OFFLINE": "0",
+        "VLLM_LOGGING_LEVEL": "DEBUG",
+    }
+    found = VLLM().environment(CPU, inherited)
+    assert "secret" not in found.values()
+    assert "VLLM_PORT" not in found
+    assert (found["HF_HUB_OFFLINE"], found["VLLM_LOGGING_LEVEL"], found["PATH"]) == ("1", "DEBUG", "/bin")
+    assert found["VLLM_ENABLE_V1_MULTIPROCESSING"] == "0"
+    assert "VLLM_ENABLE_V1_MULTIPROCESSING" not in VLLM().environment(GPU, inherited)
+
+
+PREFIX = "(Worker pid=9113) ERROR 11-21 09:55:22 [multiproc_executor.py:953] "
+
+
+@pytest.mark.parametrize(
+    ("output", "message"),
+    [
+        (
+            [
+                "pydantic_core._pydantic_core.ValidationError: 1 validation error for ModelConfig",
+                "  Value error, Model architectures ['FancyNewForCausalLM'] are not supported for now. They are: A",
+            ],
+            "vLLM refused the model: it does not support the architecture 'FancyNewForCausalLM'; serve it with",
+        ),
+        (
+            ["The checkpoint you are trying to load has model type `fancynew` but Transformers does not recognize this"],
+            "its Transformers library does not know the model type 'fancynew'",
+        ),
+        (
+            [
+                PREFIX + "    raise ValueError(",
+                PREFIX + "ValueError: Following weights were not initialized from checkpoint: {'layers.30.a', 'layers.30.b'}",
+                "RuntimeError: Engine core initialization failed. See root cause above.",
+            ],
+            "the weights lack 'layers.30.a' and perhaps more; config.json and the weights do not belong together",
+        ),
+        (["api_server.py: error: unrecognized arguments: --bogus 1"], "it does not know the argument --bogus 1"),
+        (["torch.OutOfMemoryError: CUDA out of memory. Tried"], "the device's memory is too small"),
+        (["OSError: [Errno 98] Address already in use"], "its port is in use"),
+        (
+            [
+                "Traceback (most recent call last):",
+                PREFIX + "KeyError: 'strange'",
+                "RuntimeError: Engine core initialization failed.",
+            ],
+            "vLLM ended: 'strange'",
+        ),
+        (
+            ["x.StrictDataclassError: Class validation error for validator 'v':", "    ValueError: hidden size is wrong."],
+            "vLLM ended: Class validation error for validator 'v': ValueError: hidden size is wrong.",
+        ),
+        (["last words", ""], "vLLM ended: last words"),
+        ([], "vLLM ended: it said nothing"),
+    ],
+)
+def test_last_words_become_one_sentence(output: list[str], message: str) -> None:
+    error = VLLM().diagnose(output)
+    assert message in str(error)
+    assert "\n" not in str(error)
+    assert error.hint
+
+
+@pytest.mark.parametrize(
+    ("line", "phase"),
+    [
+        (
+            "INFO [model.py:733] Resolved architecture: LlamaForCausalLM",
+            "LlamaForCausalLM is supported; starting the engine's core",
+        ),
+        ("Loading safetensors checkpoint shards:  67% Completed | 2/3 [00:00<00:00,  3.71it/s]", "loading weights: 2/3 shards"),
+        ("INFO [default_loader.py:501] Loading weights took 0.75 seconds", "weights loaded in 0.75 s"),
+        ("INFO [kv_cache_utils.py:2327] CPU KV cache size: 46,592 tokens, Maximum", "KV cache for 46,592 tokens; warming up"),
+        ("WARNING [vllm.py:1703] Enforce eager set, disabling torch.compile, CUDAGraphs", None),
+    ],
+)
+def test_phases_are_read_from_the_log(line: str, phase: str | None) -> None:
+    assert VLLM().phase_of(line) == phase
+
+
+def test_a_missing_engine_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(importlib.util, "find_spec", lambda _: None)
+    with pytest.raises(EngineFailed, match="vLLM is not installed; in a checkout run: make setup"):
+        VLLM().require()
+
+
+def test_this_machine_is_described() -> None:
+    host = read_host()
+    assert host.cores >= 1
+    assert GIB // 2 < host.memory < 1024 * GIB

