@@ -4,7 +4,9 @@ set -euo pipefail
 
 say() { printf '\n\033[1m# %s\033[0m\n' "$*"; }
 show() {
-  printf '\033[1m$ %s\033[0m\n' "$(printf '%q ' "$@" | sed 's/\\ / /g; s/\\?/?/g; s/ $//')"
+  local word line='$'
+  for word in "$@"; do [[ $word == *[!-a-zA-Z0-9_./:@]* ]] && line+=" \"$word\"" || line+=" $word"; done
+  printf '\033[1m%s\033[0m\n' "$line"
   "$@"
 }
 

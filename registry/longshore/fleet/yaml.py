@@ -11,18 +11,18 @@ import yaml
 Object = dict[str, Any]
 """One Kubernetes object, as the API server takes it."""
 
-_NUMBER_LIKE = re.compile(r"[-+.]*\d.*")
+_AMBIGUOUS = re.compile(r"[-+.]*\d[\d_.:T-]*(?:[eExXoObB][-+\da-fA-F_]*)?|[yYnN]")
 
 
 class _Dumper(yaml.SafeDumper):
-    """Quotes text that begins like a number: PyYAML's YAML 1.1 and Go's readers differ on `1e3` and `0o7`."""
+    """Quotes text that some reader takes for a number, a date or a truth: they differ on `1e3`, `0o7` and `y`."""
 
     def ignore_aliases(self, data: Any) -> bool:
         return True
 
 
 def _represent_text(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
-    style = "'" if _NUMBER_LIKE.fullmatch(text) else None
+    style = "'" if _AMBIGUOUS.fullmatch(text) else None
     return dumper.represent_scalar("tag:yaml.org,2002:str", text, style=style)
 
 

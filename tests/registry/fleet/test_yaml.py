@@ -13,9 +13,13 @@ def test_what_is_written_is_read_again(content: dict[str, object]) -> None:
 
 
 def test_text_that_other_readers_take_for_a_number_is_quoted() -> None:
-    values = ["1e3", "0o17", "12345678901234567890e12", "1_000", "+.5", "7"]
+    values = ["1e3", "0o17", "12345678901234567890e12", "1_000", "+.5", "7", "0x1F", "2026-11-21", "12:30", "y", "N"]
     for line in dump_yaml([{"v": value} for value in values]).splitlines():
         assert line == "---" or line.startswith("v: '")
+
+
+def test_quantities_are_plain() -> None:
+    assert dump_yaml([{"memory": "5Gi", "cpu": "100m", "name": "m-1"}]) == "memory: 5Gi\ncpu: 100m\nname: m-1\n"
 
 
 def test_repeated_parts_are_written_out() -> None:

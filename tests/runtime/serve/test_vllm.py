@@ -139,7 +139,7 @@ def test_last_words_become_one_sentence(output: list[str], message: str) -> None
     [
         (
             "INFO [model.py:733] Resolved architecture: LlamaForCausalLM",
-            "LlamaForCausalLM is supported; starting the engine's core",
+            "starting the engine's core for LlamaForCausalLM",
         ),
         ("Loading safetensors checkpoint shards:  67% Completed | 2/3 [00:00<00:00,  3.71it/s]", "loading weights: 2/3 shards"),
         ("INFO [default_loader.py:501] Loading weights took 0.75 seconds", "weights loaded in 0.75 s"),

@@ -23,7 +23,7 @@ SECRETS = re.compile(r"^(AWS_.*|HF_TOKEN|HUGGING_FACE_HUB_TOKEN|MODELSCOPE_API_T
 
 PHASES = (
     (re.compile(r"non-default args"), "reading the model's configuration"),
-    (re.compile(r"Resolved architecture: (\S+)"), "{0} is supported; starting the engine's core"),
+    (re.compile(r"Resolved architecture: (\S+)"), "starting the engine's core for {0}"),
     (re.compile(r"Initializing a V1 LLM engine"), "preparing the device"),
     (re.compile(r"Starting to load model"), "loading weights"),
     (re.compile(r"checkpoint shards: .*\| (\d+/\d+) \["), "loading weights: {0} shards"),
