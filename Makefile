@@ -3,6 +3,7 @@
 #   make demo     a real model, pushed, served by a real engine, rendered for KServe
 #   make test     lint, types, contracts, every test
 #   make check    lint, types and contracts alone
+#   make cluster  a Kubernetes control plane with KServe on this machine; make cluster-down ends it
 #   make lock     resolve the pins in requirements/ anew
 
 SHELL := bash
@@ -18,7 +19,7 @@ READY := .venv/.ready-$(ENGINE)
 export PATH := $(CURDIR)/.venv/bin:$(CURDIR)/.tools/bin:$(PATH)
 unexport PYTHONPATH VIRTUAL_ENV
 
-.PHONY: help setup demo check test lock clean
+.PHONY: help setup demo check test cluster cluster-down lock clean
 
 help:
 	@sed -n 's/^#  *make/  make/p' Makefile
@@ -52,6 +53,12 @@ check: setup
 
 test: check
 	@pytest $(PYTEST_ARGS)
+
+cluster: setup
+	@PYTHONPATH=tests python -m testbed up
+
+cluster-down: setup
+	@PYTHONPATH=tests python -m testbed down
 
 LOCK := uv pip compile pyproject.toml --quiet --universal --generate-hashes --no-header --no-annotate \
   --extra deploy --extra sign --extra operator --group dev

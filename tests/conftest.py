@@ -13,6 +13,8 @@ from support.command import CommandLine
 from support.models import make_model
 from support.servers import S3Server, run_moto, run_versitygw
 
+pytest_plugins = ["testbed.fixtures"]
+
 settings.register_profile("longshore", deadline=None, derandomize=True)
 settings.load_profile("longshore")
 

