@@ -24,6 +24,10 @@ COMMANDS = {
     "rollback": ("alias:rollback", "Point an alias back at the version before."),
     "history": ("alias:history", "Show the moves of a model's aliases, newest first."),
     "run": ("run:run", "Serve a version on this machine, as a pod would."),
+    "deploy": ("deploy:deploy", "Serve a version in a cluster and watch it become ready."),
+    "status": ("deploy:status", "Show what is deployed, how far it is, and why not further."),
+    "logs": ("deploy:logs", "Show what a deployed version's initializer and engine print."),
+    "undeploy": ("deploy:undeploy", "Take a version out of a cluster and wait until it is gone."),
     "render": ("render:render", "Print the Kubernetes objects that serve a version."),
 }
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import sys
+import time
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -51,3 +52,14 @@ def open_progress() -> Progress:
     from longshore.cli.bar import Bar
 
     return Bar()
+
+
+class Stopwatch:
+    """Progress whose sentences begin with the seconds since the start."""
+
+    def __init__(self, shown: Progress) -> None:
+        self._started = time.monotonic()
+        self.begin, self.advance, self.end, self._say = shown.begin, shown.advance, shown.end, shown.say
+
+    def say(self, text: str) -> None:
+        self._say(f"[{time.monotonic() - self._started:5.1f} s] {text}")

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 import click
 
 from longshore.cli.options import json_option, registry_option
 from longshore.cli.output import print_json
+from longshore.cli.placement import placement_options, read_placement
 from longshore.fleet.yaml import Object, dump_yaml
 from longshore.registry import Registry
 from longshore_runtime.errors import StoreFailed
@@ -16,28 +18,22 @@ from longshore_runtime.errors import StoreFailed
 
 @click.command()
 @click.argument("reference")
-@click.option("--namespace", "-n", default="default", show_default=True, help="Where the InferenceService goes.")
-@click.option("--gpus", type=click.IntRange(0), default=1, show_default=True, help="GPUs per replica; 0 serves on the CPU.")
-@click.option(
-    "--images", metavar="PATH", default="longshore", show_default=True, help="Registry and path of Longshore's images."
-)
+@placement_options
 @click.option(
     "--output", "-o", "folder", metavar="DIR", type=click.Path(path_type=Path), help="Write one file per object there."
 )
 @registry_option
 @json_option
-def render(
-    reference: str, namespace: str, gpus: int, images: str, folder: Path | None, registry: str | None, as_json: bool
-) -> None:
+def render(reference: str, folder: Path | None, registry: str | None, as_json: bool, **placement: Any) -> None:
     """Print the Kubernetes objects that serve a version.
 
     A ClusterServingRuntime, a ClusterStorageContainer and one InferenceService whose storageUri is pinned by digest.
     """
-    from longshore.fleet.objects import Placement, desired_objects
+    from longshore.fleet.objects import desired_objects
 
     opened = Registry(registry)
     version = opened.resolve(reference)
-    objects = desired_objects(version, opened.manifest(version), Placement(namespace, gpus, images))
+    objects = desired_objects(version, opened.manifest(version), read_placement(**placement))
     if urlsplit(version.uri).scheme == "file":
         click.echo("note: a pod cannot read this machine's folders; push to s3:// before you apply this", err=True)
     if folder is not None:

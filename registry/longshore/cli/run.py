@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import signal
 import sys
-import time
 from contextlib import ExitStack
 from pathlib import Path
 from types import FrameType
@@ -14,23 +13,12 @@ import click
 
 from longshore.chat import ask
 from longshore.cli.options import json_option, registry_option
-from longshore.cli.output import open_progress, print_json, show_digest
+from longshore.cli.output import Stopwatch, open_progress, print_json, show_digest
 from longshore.local import Run, Served, serve
 from longshore.registry import Registry
 from longshore.settings import read_settings
 from longshore_runtime.progress import Progress, format_size
 from longshore_runtime.serve.launcher import choose_port
-
-
-class Stopwatch:
-    """Progress whose sentences begin with the seconds since the start."""
-
-    def __init__(self, shown: Progress) -> None:
-        self._started = time.monotonic()
-        self.begin, self.advance, self.end, self._say = shown.begin, shown.advance, shown.end, shown.say
-
-    def say(self, text: str) -> None:
-        self._say(f"[{time.monotonic() - self._started:5.1f} s] {text}")
 
 
 @click.command(context_settings={"ignore_unknown_options": True})

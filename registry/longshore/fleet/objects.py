@@ -6,10 +6,12 @@ Built from the typed models of the kserve SDK, so that a field KServe does not k
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from longshore._version import __version__
+from longshore.fleet.autoscaling import Scaling, autoscaler_annotations, check_scaling, predictor_fields
+from longshore.fleet.imports import without_arguments
 from longshore.fleet.names import label_value, service_name
 from longshore.fleet.yaml import Object
 from longshore.registry import Version
@@ -18,7 +20,8 @@ from longshore_runtime.manifest import Manifest
 from longshore_runtime.pull.sources import SOURCES
 
 try:
-    from kserve import models as kserve
+    with without_arguments():
+        from kserve import models as kserve
     from kubernetes import client as k8s
 except ImportError as error:
     raise LongshoreError(
@@ -45,11 +48,16 @@ GIB = 1024**3
 
 @dataclass(frozen=True)
 class Placement:
-    """Where and how a version is served; `gpus` per replica (0: the CPU), `images` the registry and path of ours."""
+    """Where and how a version is served; `gpus` per replica (0: the CPU), `images` the registry and path of ours.
+
+    `service_account` names the account whose secrets the pull uses.
+    """
 
     namespace: str = "default"
     gpus: int = 1
     images: str = "longshore"
+    service_account: str | None = None
+    scaling: Scaling = field(default_factory=Scaling)
 
 
 def desired_objects(version: Version, manifest: Manifest, placement: Placement) -> list[Object]:
@@ -128,11 +136,14 @@ def storage_container(images: str) -> Object:
 
 def inference_service(version: Version, manifest: Manifest, placement: Placement) -> Object:
     """The InferenceService of one version. Its storageUri is the digest's path, so the address itself pins the bytes."""
+    check_scaling(placement.scaling)
+    name = service_name(version.model, version.version, placement.namespace)
     args = [f"--served-model-name={version.model}"]
     if placement.gpus > 1:
         args.append(f"--tensor-parallel-size={placement.gpus}")
     predictor = kserve.V1beta1PredictorSpec(
-        min_replicas=1,
+        **predictor_fields(placement.scaling, name, placement.namespace),
+        service_account_name=placement.service_account,
         storage_container_name=STORAGE_CONTAINER,
         enable_service_links=False,
         automount_service_account_token=False,
@@ -157,14 +168,15 @@ def inference_service(version: Version, manifest: Manifest, placement: Placement
             api_version="serving.kserve.io/v1beta1",
             kind="InferenceService",
             metadata=k8s.V1ObjectMeta(
-                name=service_name(version.model, version.version, placement.namespace),
+                name=name,
                 namespace=placement.namespace,
                 labels=labels,
                 annotations={
                     "longshore.dev/reference": version.reference,
                     "longshore.dev/digest": f"sha256:{version.digest}",
                     "serving.kserve.io/deploymentMode": "Standard",
-                },
+                }
+                | autoscaler_annotations(placement.scaling),
             ),
             spec=kserve.V1beta1InferenceServiceSpec(predictor=predictor),
         )

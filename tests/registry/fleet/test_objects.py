@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -90,3 +92,10 @@ def test_the_manifests_folder_holds_what_is_rendered() -> None:
     for folder in ("manifests", "manifests/runtimes", "manifests/storage"):
         listed = yaml.safe_load((ROOT / folder / "kustomization.yaml").read_text())["resources"]
         assert all((ROOT / folder / name).exists() for name in listed)
+
+
+def test_the_sdk_does_not_read_our_command_line() -> None:
+    """kserve parses sys.argv while it is imported: `--max` is ambiguous to its model server."""
+    script = "import sys; sys.argv = ['x', '--max', '3']; import longshore.fleet.objects; print(sys.argv)"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    assert done.stdout == "['x', '--max', '3']\n", done.stderr

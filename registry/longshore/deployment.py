@@ -1,0 +1,133 @@
+"""Versions in a cluster: bring one up and watch it become ready, see what runs, take it away."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import TypeVar
+
+from longshore.cluster import Change, Cluster
+from longshore.fleet.names import label_value
+from longshore.fleet.state import ENGINE, INITIALIZER, POD_OF, State, read_state
+from longshore.fleet.yaml import Object
+from longshore_runtime.errors import EngineFailed, Interrupted, LongshoreError, NotFound, Refused
+
+API, KIND = "serving.kserve.io/v1beta1", "InferenceService"
+OURS = "app.kubernetes.io/managed-by=longshore"
+Found = TypeVar("Found")
+
+PATIENCE = 60
+"""Seconds of silence that a cluster is granted while something is waited for."""
+
+
+@dataclass(frozen=True)
+class Applied:
+    """One object that was applied, and what that changed."""
+
+    kind: str
+    name: str
+    change: Change
+
+
+def apply(cluster: Cluster, objects: Sequence[Object], *, force: bool = False) -> list[Applied]:
+    """Apply the objects in order; the same ones again change nothing."""
+    return [Applied(item["kind"], item["metadata"]["name"], cluster.apply(item, force=force)) for item in objects]
+
+
+def read_states(cluster: Cluster, namespace: str | None, model: str | None = None) -> list[State]:
+    """The states of our services in a namespace (None: in all), of one model or of all, ordered by place and name."""
+    selector = OURS + (f",longshore.dev/model={label_value(model)}" if model else "")
+    services = cluster.list_objects(API, KIND, namespace, selector)
+    pods = cluster.list_objects("v1", "Pod", namespace, POD_OF)
+    states = (read_state(service, [pod for pod in pods if _belongs(pod, service)]) for service in services)
+    return sorted(states, key=lambda state: (state.namespace, state.name))
+
+
+def find_state(cluster: Cluster, namespace: str, name: str) -> State | None:
+    """The state of one service, or None when there is none of this name."""
+    service = cluster.read(API, KIND, name, namespace)
+    if service is None:
+        return None
+    return read_state(service, cluster.list_objects("v1", "Pod", namespace, f"{POD_OF}={name}"))
+
+
+def wait_ready(cluster: Cluster, namespace: str, name: str, deadline: float, say: Callable[[str], None]) -> State:
+    """Return once the service is ready; `say` hears each thing that changes.
+
+    Raises EngineFailed with the pod's own words as soon as a pod fails, or after `deadline` seconds. The service stays
+    applied: Kubernetes goes on trying.
+    """
+    end, said = time.monotonic() + deadline, ""
+    while time.monotonic() < end:
+        state = _patiently(lambda: find_state(cluster, namespace, name))
+        if state is None:
+            raise NotFound(f"{namespace}/{name} was deleted meanwhile", "deploy it again")
+        if state.phase == "ready":
+            return state
+        if state.phase == "failed":
+            raise EngineFailed(f"{name} does not start: {state.message}", state.hint or f"see longshore status -n {namespace}")
+        if (now := _describe(cluster, state)) != said:
+            said = now
+            say(now)
+        time.sleep(0.5)
+    raise EngineFailed(f"{name} is not ready after {deadline:.0f} s ({said})", f"watch it: longshore status -n {namespace}")
+
+
+def remove(cluster: Cluster, namespace: str, name: str, deadline: float) -> None:
+    """Delete the service with its pods and return when it is gone. Raises Refused when it is not ours."""
+    service = cluster.read(API, KIND, name, namespace)
+    if service is None:
+        raise NotFound(f"{namespace} has no {name}", f"see what runs: longshore status -n {namespace}")
+    if service["metadata"].get("labels", {}).get("app.kubernetes.io/managed-by") != "longshore":
+        raise Refused(f"{namespace}/{name} was not deployed by Longshore", f"kubectl delete -n {namespace} isvc {name}")
+    cluster.delete(API, KIND, name, namespace)
+    end = time.monotonic() + deadline
+    while _patiently(lambda: cluster.read(API, KIND, name, namespace)) is not None:
+        if time.monotonic() > end:
+            raise Interrupted(f"{namespace}/{name} is still stopping after {deadline:.0f} s", "it goes on by itself")
+        time.sleep(0.5)
+
+
+def read_logs(cluster: Cluster, namespace: str, name: str, *, tail: int | None, follow: bool) -> Iterator[str]:
+    """What the newest pod's initializer and engine have printed, each below a line that names it."""
+    pods = cluster.list_objects("v1", "Pod", namespace, f"{POD_OF}={name}")
+    if not pods:
+        raise NotFound(f"{namespace}/{name} has no pod", f"see why: longshore status -n {namespace}")
+    pod = max(pods, key=lambda found: str(found["metadata"]["creationTimestamp"]))["metadata"]["name"]
+    for container in (INITIALIZER, ENGINE):
+        yield f"==> {pod}/{container}"
+        try:
+            yield from cluster.read_log(namespace, pod, container, tail=tail, follow=follow and container == ENGINE)
+        except (Refused, NotFound):  # it has not started
+            yield "(nothing yet)"
+
+
+def _belongs(pod: Object, service: Object) -> bool:
+    mine, its = pod["metadata"], service["metadata"]
+    return bool(mine["namespace"] == its["namespace"] and mine["labels"].get(POD_OF) == its["name"])
+
+
+def _describe(cluster: Cluster, state: State) -> str:
+    """The phase in words: with the share of the bytes while pulling, with the launcher's word while loading."""
+    if state.pod and state.phase in ("pulling", "loading"):
+        container, mark = (INITIALIZER, "pulling: ") if state.phase == "pulling" else (ENGINE, "launcher: ")
+        try:
+            lines = list(cluster.read_log(state.namespace, state.pod, container, tail=20))
+        except LongshoreError:
+            lines = []
+        words = [line.removeprefix(mark) for line in lines if line.startswith(mark)]
+        return f"{state.phase}: {words[-1]}" if words else state.phase
+    return f"{state.phase}: {state.message}" if state.message else state.phase
+
+
+def _patiently(ask: Callable[[], Found]) -> Found:
+    """Ask again while the cluster does not answer, for a while."""
+    end = time.monotonic() + PATIENCE
+    while True:
+        try:
+            return ask()
+        except Interrupted:
+            if time.monotonic() > end:
+                raise
+            time.sleep(2)

@@ -1,0 +1,201 @@
+"""`longshore deploy`, `status` and `undeploy` against a real API server and a real KServe."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from longshore import deployment
+from longshore.cluster import Cluster as Client
+from longshore_runtime.errors import EngineFailed
+from support.command import CommandLine
+from support.documents import Example, examples
+from support.models import make_model
+from support.servers import S3Server
+from testbed.cluster import Cluster, eventually
+from testbed.fake_prometheus import FakePrometheus
+
+NAME = "m-1"
+
+
+@pytest.fixture
+def client(control_plane: Cluster, monkeypatch: pytest.MonkeyPatch) -> Client:
+    monkeypatch.setenv("KUBECONFIG", str(control_plane.kubeconfig))
+    return Client()
+
+
+@pytest.fixture
+def longshore(control_plane: Cluster, namespace: str, versitygw: S3Server, tmp_path: Path) -> Iterator[CommandLine]:
+    """The command line with a bucket that holds m:1, and a cluster."""
+    versitygw.make_bucket(namespace)
+    settings = {"LONGSHORE_REGISTRY": f"s3://{namespace}/r", "KUBECONFIG": str(control_plane.kubeconfig)}
+    command = CommandLine(tmp_path, tuple((versitygw.environment | settings).items()))
+    assert command("push", make_model(tmp_path / "model"), "m:1", "--alias", "prod").code == 0
+    yield command
+    control_plane.kubectl("-n", namespace, "delete", "inferenceservices", "--all", "--wait=false")
+
+
+def is_part(wanted: Any, live: Any) -> bool:
+    """Whether everything that is wanted is there; defaults may have been added."""
+    if isinstance(wanted, dict):
+        return isinstance(live, dict) and all(key in live and is_part(value, live[key]) for key, value in wanted.items())
+    if isinstance(wanted, list):
+        return len(wanted) == len(live) and all(map(is_part, wanted, live))
+    return bool(wanted == live)
+
+
+def test_a_version_comes_up_is_seen_and_goes(longshore: CommandLine, control_plane: Cluster, namespace: str) -> None:
+    done = longshore("deploy", "m@prod", "-n", namespace, "--gpus", "0")
+    assert done.code == 0, done.err
+    assert done.out == f"m:1 is ready at http://m-1-predictor.{namespace}.svc.cluster.local/v1\n"
+    assert f"InferenceService/{NAME} created" in done.err
+    for item in yaml.safe_load_all(longshore("render", "m@prod", "-n", namespace, "--gpus", "0").out):
+        where = ["-n", namespace] if "namespace" in item["metadata"] else []
+        live = control_plane.read(*where, item["kind"], item["metadata"]["name"])
+        assert is_part(item, live), item["kind"]
+    again = longshore("deploy", "m@prod", "-n", namespace, "--gpus", "0", "--json")
+    assert [item["change"] for item in again.json["applied"]] == ["unchanged"] * 3
+    assert again.json["state"]["phase"] == "ready"
+    (row,) = [line.split() for line in longshore("status", "-n", namespace).out.splitlines()[1:]]
+    assert row[:4] == [namespace, "m:1", "ready", "1/1"]
+    assert [state["reference"] for state in longshore("status", "m", "-A", "--json").json if state["namespace"] == namespace]
+    assert longshore("status", "other", "-n", namespace, "--json").json == []
+    gone = longshore("undeploy", "m@prod", "-n", namespace)
+    assert (gone.code, gone.out) == (0, f"{namespace}/{NAME} is gone\n")
+    assert control_plane.read("-n", namespace, "pods")["items"] == []
+    assert "has no m-1; see what runs" in longshore("undeploy", "m:1", "-n", namespace).error
+
+
+def test_a_fixed_number_of_pods_has_no_autoscaler(longshore: CommandLine, control_plane: Cluster, namespace: str) -> None:
+    assert longshore("deploy", "m:1", "-n", namespace, "--gpus", "0", "--min", "2").code == 0
+    eventually(
+        lambda: control_plane.read("-n", namespace, f"deployment/{NAME}-predictor")["spec"]["replicas"] == 2,
+        "two pods are wanted",
+    )
+    assert control_plane.read("-n", namespace, "horizontalpodautoscalers")["items"] == []
+
+
+def test_cpu_is_followed_by_kserves_autoscaler(longshore: CommandLine, control_plane: Cluster, namespace: str) -> None:
+    done = longshore("deploy", "m:1", "-n", namespace, "--gpus", "0", "--max", "3", "--scale-on", "cpu", "--scale-target", "70")
+    assert done.code == 0, done.err
+    (found,) = control_plane.read("-n", namespace, "horizontalpodautoscalers")["items"]
+    assert (found["spec"]["minReplicas"], found["spec"]["maxReplicas"]) == (1, 3)
+    (metric,) = found["spec"]["metrics"]
+    assert (metric["resource"]["name"], metric["resource"]["target"]["averageUtilization"]) == ("cpu", 70)
+
+
+@pytest.mark.timeout(240)
+def test_the_queue_drives_the_number_of_pods(
+    longshore: CommandLine, control_plane: Cluster, namespace: str, prometheus: FakePrometheus
+) -> None:
+    """0 → 1 → 3 → 1 by what Prometheus says; KServe leaves KEDA's polling at 30 s."""
+    prometheus.value = 0
+    options = ["--min", "0", "--max", "3", "--prometheus", prometheus.url, "--scale-query", "gateway_requests_waiting"]
+    assert longshore("deploy", "m:1", "-n", namespace, "--gpus", "0", "--no-wait", *options).code == 0
+
+    def wanted() -> int:
+        return int(control_plane.read("-n", namespace, f"deployment/{NAME}-predictor")["spec"]["replicas"])
+
+    def stabilize_at_once() -> None:
+        """The five minutes that a lower load must last are ours; the test does not wait for them."""
+        patch = {"spec": {"predictor": {"autoScaling": {"behavior": {"scaleDown": {"stabilizationWindowSeconds": 0}}}}}}
+        control_plane.kubectl("-n", namespace, "patch", "isvc", NAME, "--type=merge", f"--patch={json.dumps(patch)}")
+
+    eventually(lambda: bool(control_plane.read("-n", namespace, "scaledobjects")["items"]), "KServe makes a ScaledObject")
+    (scaled,) = control_plane.read("-n", namespace, "scaledobjects")["items"]
+    (trigger,) = scaled["spec"]["triggers"]
+    assert trigger["metadata"]["query"] == "gateway_requests_waiting"
+    assert trigger["metadata"]["threshold"] == "4"
+    assert trigger.get("metricType", "AverageValue") == "AverageValue"
+    stabilize_at_once()
+    prometheus.value = 1
+    eventually(lambda: wanted() == 1, "one pod", timeout=60)
+    prometheus.value = 12
+    eventually(lambda: wanted() == 3, "three pods", timeout=60)
+    prometheus.value = 2
+    eventually(lambda: wanted() == 1, "one pod again", timeout=60)
+
+
+def test_the_initializers_own_words_end_the_wait(
+    longshore: CommandLine, control_plane: Cluster, client: Client, namespace: str
+) -> None:
+    words = json.dumps({"verdict": "failed", "error": "w.safetensors is not what was pushed", "hint": "push again"})
+    *shared, service = yaml.safe_load_all(longshore("render", "m:1", "-n", namespace, "--gpus", "0").out)
+    service["metadata"]["annotations"]["testbed.longshore.dev/initializer-fails"] = words
+    deployment.apply(client, [*shared, service])
+    with pytest.raises(EngineFailed, match=r"m-1 does not start: w\.safetensors is not what was pushed; push again"):
+        deployment.wait_ready(client, namespace, NAME, 60, lambda _: None)
+    state = longshore("status", "-n", namespace)
+    assert "failed" in state.out
+    assert "m:1: w.safetensors is not what was pushed; push again" in state.out
+
+
+def test_a_field_that_somebody_else_set_is_taken_over_only_by_force(
+    longshore: CommandLine, control_plane: Cluster, namespace: str
+) -> None:
+    assert longshore("deploy", "m:1", "-n", namespace, "--gpus", "0").code == 0
+    patch = '{"spec":{"predictor":{"minReplicas":2,"maxReplicas":2}}}'
+    control_plane.kubectl("-n", namespace, "patch", "isvc", NAME, "--type=merge", f"--patch={patch}", "--field-manager=ana")
+    refused = longshore("deploy", "m:1", "-n", namespace, "--gpus", "0")
+    assert refused.code == 1
+    assert '"ana"' in refused.error
+    assert "--force" in refused.error
+    assert longshore("deploy", "m:1", "-n", namespace, "--gpus", "0", "--force").code == 0
+    assert control_plane.read("-n", namespace, f"isvc/{NAME}")["spec"]["predictor"]["minReplicas"] == 1
+
+
+def test_what_others_made_is_not_taken_away(longshore: CommandLine, control_plane: Cluster, namespace: str) -> None:
+    *_, service = yaml.safe_load_all(longshore("render", "m:1", "-n", namespace, "--gpus", "0").out)
+    del service["metadata"]["labels"]["app.kubernetes.io/managed-by"]
+    control_plane.kubectl("apply", "--filename=-", input=yaml.safe_dump(service))
+    assert "was not deployed by Longshore; kubectl delete" in longshore("undeploy", "m:1", "-n", namespace).error
+
+
+def test_the_documents_commands_print_what_it_shows(
+    longshore: CommandLine, control_plane: Cluster, namespace: str, tmp_path: Path
+) -> None:
+    found = list(examples(Path(__file__).parents[2] / "docs" / "deploy.md"))
+    assert len(found) == 4
+    for example in found:
+        in_namespace = [text.replace("demo", namespace) for text in (example.command, *example.shown)]
+        Example(in_namespace[0], tuple(in_namespace[1:])).check(longshore, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("deploy", "m:1", "-n", "nowhere"), 'namespaces "nowhere" not found; create the namespace'),
+        (("deploy", "m:1", "--context", "absent"), "no cluster is configured: "),
+        (("deploy", "m:1", "--max", "3"), "needs a Prometheus that scrapes the pods"),
+        (("deploy", "m:9"), "m has no version 9"),
+        (("logs", "m:1", "-n", "nowhere"), "nowhere/m-1 has no pod"),
+        (("deploy", "m:1", "--registry", "file:///tmp"), "m has no version 1"),
+    ],
+)
+def test_a_refusal_is_one_line(longshore: CommandLine, arguments: tuple[str, ...], message: str) -> None:
+    done = longshore(*arguments)
+    assert done.code == 1
+    assert message in done.error
+
+
+def test_a_cluster_that_does_not_answer_is_named(longshore: CommandLine, control_plane: Cluster, tmp_path: Path) -> None:
+    config = json.loads(control_plane.kubeconfig.read_text())
+    config["clusters"][0]["cluster"]["server"] = "https://127.0.0.1:1"
+    (tmp_path / "config").write_text(json.dumps(config))
+    lost = CommandLine(longshore.home, (*longshore.environment, ("KUBECONFIG", str(tmp_path / "config"))))
+    done = lost("status")
+    assert done.code == 1
+    assert "the cluster does not answer" in done.error
+
+
+def test_a_folder_on_this_machine_is_nothing_to_deploy(longshore: CommandLine, tmp_path: Path) -> None:
+    registry = (tmp_path / "local").as_uri()
+    assert longshore("push", tmp_path / "model", "m:1", "--registry", registry).code == 0
+    done = longshore("deploy", "m:1", "--registry", registry)
+    assert done.code == 1
+    assert "a pod cannot read this machine's folders; push the version to a registry in a bucket" in done.error
