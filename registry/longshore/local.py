@@ -14,10 +14,10 @@ from typing import TextIO
 from longshore_runtime.manifest import Serving
 from longshore_runtime.progress import Progress
 from longshore_runtime.pull.engine import Verdict, pull
-from longshore_runtime.serve.__main__ import read_model
 from longshore_runtime.serve.engines import open_engine
 from longshore_runtime.serve.engines.port import Task
 from longshore_runtime.serve.launcher import Launcher, require_free_port
+from longshore_runtime.serve.model import read_model
 
 START_DEADLINE = 900.0
 """Seconds until an engine on this machine is given up."""

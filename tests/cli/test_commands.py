@@ -176,7 +176,15 @@ def test_a_failure_is_one_line_with_what_to_do(pushed: CommandLine, arguments: t
 
 
 @pytest.mark.parametrize(
-    "arguments", [("push",), ("nope",), ("list", "--nope"), ("run", "m:1", "--json"), ("alias", "m", "prod")]
+    "arguments",
+    [
+        ("push",),
+        ("nope",),
+        ("list", "--nope"),
+        ("run", "m:1", "--json"),
+        ("run", "m:1", "--promt", "x"),
+        ("alias", "m", "prod"),
+    ],
 )
 def test_a_usage_error_exits_with_2(longshore: CommandLine, arguments: tuple[str, ...]) -> None:
     done = longshore(*arguments)

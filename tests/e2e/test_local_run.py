@@ -143,6 +143,25 @@ def test_a_prompt_is_answered_once_with_what_a_pod_would_run(longshore: CommandL
         assert re.search(told, done.err), told
 
 
+def test_ctrl_c_while_the_engine_starts_ends_it(longshore: CommandLine, smollm2: Path) -> None:
+    command = [sys.executable, "-m", "longshore", "run", str(smollm2)]
+    with subprocess.Popen(command, env=longshore.environ(), stderr=subprocess.PIPE, text=True) as process:
+        assert process.stderr
+        while "starting vllm" not in process.stderr.readline():
+            assert process.poll() is None
+        time.sleep(5)
+        process.send_signal(signal.SIGINT)
+        err = process.communicate(timeout=60)[1]
+    assert process.returncode == 130
+    assert err.splitlines()[-1].startswith("interrupted; ")
+    assert "Traceback" not in err
+    assert not list((longshore.home / ".cache/longshore/runs").iterdir())
+    engines = subprocess.run(
+        ["pgrep", "-f", f"api_server --model {longshore.home}"], capture_output=True, text=True, check=False
+    )
+    assert engines.stdout == ""
+
+
 def test_a_model_that_the_engine_refuses_is_explained(longshore: CommandLine, tmp_path: Path) -> None:
     strange = make_model(tmp_path / "strange")
     config = json.loads((strange / "config.json").read_text()) | {"architectures": ["StrangeForCausalLM"]}

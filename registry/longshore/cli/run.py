@@ -21,7 +21,7 @@ from longshore_runtime.progress import Progress, format_size
 from longshore_runtime.serve.launcher import choose_port
 
 
-@click.command(context_settings={"ignore_unknown_options": True})
+@click.command()
 @click.argument("target", metavar="REFERENCE|DIRECTORY")
 @click.argument("engine_arguments", metavar="[-- ENGINE OPTIONS]", nargs=-1, type=click.UNPROCESSED)
 @click.option("--prompt", metavar="TEXT", help="Ask once, print the answer, and stop.")

@@ -12,13 +12,11 @@ import sys
 from pathlib import Path
 from types import FrameType
 
-from longshore_runtime import paths, tree
 from longshore_runtime.errors import LongshoreError
-from longshore_runtime.manifest import ModelFacts, Serving, parse
 from longshore_runtime.serve.engines import open_engine
 from longshore_runtime.serve.engines.port import Task
-from longshore_runtime.serve.facts import read_facts
 from longshore_runtime.serve.launcher import Launcher
+from longshore_runtime.serve.model import read_model
 
 START_DEADLINE = 3600.0
 """Seconds until an engine that is not ready is given up."""
@@ -58,15 +56,6 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--grace", type=int, default=60, help="seconds that running requests get when it is told to stop")
     parser.add_argument("--print-command", action="store_true", help="print the engine's command and exit")
     return parser
-
-
-def read_model(directory: Path) -> tuple[ModelFacts, Serving]:
-    """The facts and the serving wishes of the model in `directory`: from its manifest, or from its files alone."""
-    manifest = directory / paths.MANIFEST
-    if manifest.is_file():
-        content = parse(manifest.read_bytes(), str(manifest))
-        return content.model, content.serving
-    return read_facts({file.path: file.location for file in tree.scan(directory)}), Serving()
 
 
 def _serve(launcher: Launcher) -> int:

@@ -1,0 +1,18 @@
+"""A model's folder as the launcher finds it: pulled with a manifest, or plain."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from longshore_runtime import paths, tree
+from longshore_runtime.manifest import ModelFacts, Serving, parse
+from longshore_runtime.serve.facts import read_facts
+
+
+def read_model(directory: Path) -> tuple[ModelFacts, Serving]:
+    """The facts and the serving wishes of the model in `directory`: from its manifest, or from its files alone."""
+    manifest = directory / paths.MANIFEST
+    if manifest.is_file():
+        content = parse(manifest.read_bytes(), str(manifest))
+        return content.model, content.serving
+    return read_facts({file.path: file.location for file in tree.scan(directory)}), Serving()
