@@ -39,6 +39,30 @@ def split_uri(uri: str) -> tuple[str, str]:
     return parts.netloc, parts.path.strip("/")
 
 
+class S3Folder:
+    """What lies below `s3://BUCKET/PREFIX/`, and a client for it."""
+
+    def __init__(self, uri: str) -> None:
+        self.uri = uri.rstrip("/")
+        self.bucket, key = split_uri(uri)
+        self.prefix = f"{key}/" if key else ""
+        self.client = connect()
+
+    def uri_of(self, path: str) -> str:
+        """The address of something in the folder."""
+        return f"{self.uri}/{path}"
+
+    def read(self, path: str) -> bytes | None:
+        """A small object whole, or None when there is none of this name."""
+        with explained(self.uri_of(path)):
+            try:
+                return self.client.get_object(Bucket=self.bucket, Key=self.prefix + path)["Body"].read()
+            except ClientError as error:
+                if is_absent(error):
+                    return None
+                raise
+
+
 def connect() -> S3Client:
     """A client that any number of threads may share."""
     settings = Config(

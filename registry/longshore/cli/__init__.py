@@ -5,7 +5,6 @@ Commands are imported when they are run, so that `longshore --help` answers at o
 
 from __future__ import annotations
 
-import importlib
 import os
 import sys
 
@@ -13,6 +12,7 @@ import click
 
 from longshore._version import __version__
 from longshore_runtime.errors import LongshoreError
+from longshore_runtime.lookup import load
 
 COMMANDS = {
     "push": ("push:push", "Commit a directory as a version of a model."),
@@ -41,8 +41,7 @@ class Commands(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name not in COMMANDS:
             return None
-        module, _, name = COMMANDS[cmd_name][0].partition(":")
-        command: click.Command = getattr(importlib.import_module(f"longshore.cli.{module}"), name)
+        command: click.Command = load(f"longshore.cli.{COMMANDS[cmd_name][0]}")
         return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import importlib
 from typing import cast
 
 from longshore.storage.port import Store
 from longshore_runtime.addresses import redact
 from longshore_runtime.errors import LongshoreError
+from longshore_runtime.lookup import load
 
 STORES = {
     "file": "longshore.storage.file:FileStore",
@@ -21,5 +21,4 @@ def open_store(uri: str) -> Store:
     if "://" not in uri or scheme not in STORES:
         known = ", ".join(f"{name}://…" for name in STORES)
         raise LongshoreError(f"{redact(uri)} is not a registry's address", f"use one of {known}")
-    module, _, name = STORES[scheme].partition(":")
-    return cast(Store, getattr(importlib.import_module(module), name)(uri))
+    return cast(Store, load(STORES[scheme])(uri))

@@ -26,21 +26,15 @@ _SHA256 = "longshore-sha256"
 _CREATE_ATTEMPTS = 8
 
 
-class S3Store:
+class S3Store(s3.S3Folder):
     """A registry in a bucket of AWS or of any store that honours conditional writes."""
-
-    def __init__(self, uri: str) -> None:
-        self.uri = uri.rstrip("/")
-        self._bucket, key = s3.split_uri(uri)
-        self._prefix = f"{key}/" if key else ""
-        self._client = s3.connect()
 
     def create(self, key: str, data: bytes) -> Created:
         # 409 says that another conditional write of the key is under way; its outcome is worth waiting for.
         for attempt in range(_CREATE_ATTEMPTS):
-            with s3.explained(self._uri_of(key)):
+            with s3.explained(self.uri_of(key)):
                 try:
-                    self._client.put_object(Bucket=self._bucket, Key=self._prefix + key, Body=data, IfNoneMatch="*")
+                    self.client.put_object(Bucket=self.bucket, Key=self.prefix + key, Body=data, IfNoneMatch="*")
                     return Created(True, data)
                 except ClientError as error:
                     code = s3.error_code(error)
@@ -50,29 +44,20 @@ class S3Store:
                 # A request that boto3 repeated after a lost answer finds its own bytes: that is a win.
                 return Created(stored == data, stored)
             time.sleep(0.05 * 2**attempt)
-        raise Interrupted(f"other writers keep {self._uri_of(key)} busy", "run the command again")
-
-    def read(self, key: str) -> bytes | None:
-        with s3.explained(self._uri_of(key)):
-            try:
-                return self._client.get_object(Bucket=self._bucket, Key=self._prefix + key)["Body"].read()
-            except ClientError as error:
-                if s3.is_absent(error):
-                    return None
-                raise
+        raise Interrupted(f"other writers keep {self.uri_of(key)} busy", "run the command again")
 
     def list_keys(self, folder: str, limit: int | None = None) -> Iterator[str]:
         keys = (entry["Key"] for page in self._pages(folder, limit) for entry in page.get("Contents", []))
-        names = (key[len(self._prefix) :] for key in keys if not key.endswith("/"))
+        names = (key[len(self.prefix) :] for key in keys if not key.endswith("/"))
         return islice(names, limit)
 
     def list_folders(self, folder: str) -> Iterator[str]:
         for page in self._pages(folder, None):
             for entry in page.get("CommonPrefixes", []):
-                yield entry["Prefix"][len(self._prefix) + len(folder) :].rstrip("/")
+                yield entry["Prefix"][len(self.prefix) + len(folder) :].rstrip("/")
 
     def put_file(self, key: str, location: Path, file: File, chunk_size: int, advance: Callable[[int], None]) -> bool:
-        with s3.explained(self._uri_of(key)):
+        with s3.explained(self.uri_of(key)):
             if self._holds(key, file):
                 advance(file.size)
                 return False
@@ -80,16 +65,16 @@ class S3Store:
             if file.size <= PART_SIZE:
                 # The store computes the same SHA-256 and refuses anything else.
                 checksum = base64.b64encode(bytes.fromhex(file.sha256)).decode()
-                self._client.put_object(
-                    Bucket=self._bucket,
-                    Key=self._prefix + key,
+                self.client.put_object(
+                    Bucket=self.bucket,
+                    Key=self.prefix + key,
                     Body=b"".join(chunks),
                     ChecksumSHA256=checksum,
                     Metadata={_SHA256: file.sha256},
                 )
                 advance(file.size)
             else:
-                self._put_parts(self._prefix + key, chunks, file, chunk_size, advance)
+                self._put_parts(self.prefix + key, chunks, file, chunk_size, advance)
             return True
 
     def _put_parts(
@@ -97,28 +82,28 @@ class S3Store:
     ) -> None:
         """A multipart upload whose parts are whole chunks, each with a checksum that the store verifies."""
         chunks_per_part = -(-max(PART_SIZE, -(-file.size // MAX_PARTS)) // chunk_size)
-        upload = self._client.create_multipart_upload(
-            Bucket=self._bucket, Key=key, ChecksumAlgorithm="SHA256", Metadata={_SHA256: file.sha256}
+        upload = self.client.create_multipart_upload(
+            Bucket=self.bucket, Key=key, ChecksumAlgorithm="SHA256", Metadata={_SHA256: file.sha256}
         )["UploadId"]
         try:
             parts: list[CompletedPartTypeDef] = []
             for number, body in enumerate(_join(chunks, chunks_per_part), start=1):
-                sent = self._client.upload_part(
-                    Bucket=self._bucket, Key=key, UploadId=upload, PartNumber=number, Body=body, ChecksumAlgorithm="SHA256"
+                sent = self.client.upload_part(
+                    Bucket=self.bucket, Key=key, UploadId=upload, PartNumber=number, Body=body, ChecksumAlgorithm="SHA256"
                 )
                 parts.append({"PartNumber": number, "ETag": sent["ETag"], "ChecksumSHA256": sent["ChecksumSHA256"]})
                 advance(len(body))
-            self._client.complete_multipart_upload(
-                Bucket=self._bucket, Key=key, UploadId=upload, MultipartUpload={"Parts": parts}
+            self.client.complete_multipart_upload(
+                Bucket=self.bucket, Key=key, UploadId=upload, MultipartUpload={"Parts": parts}
             )
         except BaseException:
-            self._client.abort_multipart_upload(Bucket=self._bucket, Key=key, UploadId=upload)
+            self.client.abort_multipart_upload(Bucket=self.bucket, Key=key, UploadId=upload)
             raise
 
     def _holds(self, key: str, file: File) -> bool:
         """Whether the store has the object with the size and the SHA-256 that it was sent with."""
         try:
-            head = self._client.head_object(Bucket=self._bucket, Key=self._prefix + key)
+            head = self.client.head_object(Bucket=self.bucket, Key=self.prefix + key)
         except ClientError as error:
             if s3.is_absent(error):
                 return False
@@ -126,17 +111,14 @@ class S3Store:
         return head["ContentLength"] == file.size and head["Metadata"].get(_SHA256) == file.sha256
 
     def _pages(self, folder: str, limit: int | None) -> Iterator[ListObjectsV2OutputTypeDef]:
-        pages = self._client.get_paginator("list_objects_v2").paginate(
-            Bucket=self._bucket,
-            Prefix=self._prefix + folder,
+        pages = self.client.get_paginator("list_objects_v2").paginate(
+            Bucket=self.bucket,
+            Prefix=self.prefix + folder,
             Delimiter="/",
             PaginationConfig={"PageSize": min(limit or 1000, 1000)},
         )
-        with s3.explained(self._uri_of(folder)):
+        with s3.explained(self.uri_of(folder)):
             yield from pages
-
-    def _uri_of(self, key: str) -> str:
-        return f"{self.uri}/{key}"
 
 
 def _join(chunks: Iterable[bytearray], count: int) -> Iterator[bytes]:

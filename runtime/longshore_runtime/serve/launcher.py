@@ -101,8 +101,8 @@ class Launcher:
         process.wait()
         if self._reader is not None:
             self._reader.join(5)
-        if process.stdout is not None:
-            process.stdout.close()
+            if process.stdout is not None and not self._reader.is_alive():
+                process.stdout.close()
 
     def _running(self) -> subprocess.Popen[str]:
         if self._process is None:

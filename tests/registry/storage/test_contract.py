@@ -89,9 +89,8 @@ def test_a_file_that_changed_since_is_refused_and_not_stored(store: Store, tmp_p
     assert list(store.list_folders("")) in ([], ["m"])
 
 
+@pytest.mark.parametrize("root", ["moto", "versitygw"], indirect=True)
 def test_a_bucket_that_does_not_exist_is_named(root: str) -> None:
-    if root.startswith("file"):
-        pytest.skip("a folder is made when it is missing")
     store = open_store("s3://no-such-bucket-anywhere/x")
     for action in (lambda: store.create("a", b""), lambda: list(store.list_keys("a/"))):
         with pytest.raises(LongshoreError, match=r"the bucket of s3://no-such-bucket-anywhere/x/a/? does not exist; create it"):

@@ -53,31 +53,31 @@ def test_a_denied_write_names_the_permission(store: S3Store, monkeypatch: pytest
     def deny(**_: object) -> None:
         raise refusal("AccessDenied", 403)
 
-    monkeypatch.setattr(store._client, "put_object", deny)
+    monkeypatch.setattr(store.client, "put_object", deny)
     with pytest.raises(StoreFailed, match="the store denies PutObject on s3://faults/r/key"):
         store.create("key", b"")
 
 
 def test_a_lost_answer_is_recognised_as_ones_own_win(store: S3Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    put = store._client.put_object
+    put = store.client.put_object
 
     def put_and_lose_the_answer(**arguments: object) -> None:
         put(**arguments)  # type: ignore[arg-type]
         raise refusal("PreconditionFailed", 412)  # what boto3's own repetition would meet
 
-    monkeypatch.setattr(store._client, "put_object", put_and_lose_the_answer)
+    monkeypatch.setattr(store.client, "put_object", put_and_lose_the_answer)
     assert store.create("lost-answer", b"mine").won
 
 
 def test_a_write_under_way_is_waited_for(store: S3Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    put, refusals = store._client.put_object, [refusal("ConditionalRequestConflict", 409)] * 2
+    put, refusals = store.client.put_object, [refusal("ConditionalRequestConflict", 409)] * 2
 
     def put_after_conflicts(**arguments: object) -> None:
         if refusals:
             raise refusals.pop()
         put(**arguments)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(store._client, "put_object", put_after_conflicts)
+    monkeypatch.setattr(store.client, "put_object", put_after_conflicts)
     assert store.create("conflict", b"mine").won
 
 
@@ -85,7 +85,7 @@ def test_a_key_that_stays_busy_ends_in_an_error(store: S3Store, monkeypatch: pyt
     def conflict(**_: object) -> None:
         raise refusal("ConditionalRequestConflict", 409)
 
-    monkeypatch.setattr(store._client, "put_object", conflict)
+    monkeypatch.setattr(store.client, "put_object", conflict)
     monkeypatch.setattr("time.sleep", lambda _: None)
     with pytest.raises(Interrupted, match="other writers keep"):
         store.create("busy", b"mine")
@@ -100,4 +100,4 @@ def test_a_failed_upload_leaves_no_parts_behind(store: S3Store, tmp_path_factory
         changed.write(b"b")
     with pytest.raises(Exception, match="changed during the push"):
         store.put_file("m/weights", location, file, 8 * 1024 * 1024, lambda _: None)
-    assert "Uploads" not in store._client.list_multipart_uploads(Bucket="faults")
+    assert "Uploads" not in store.client.list_multipart_uploads(Bucket="faults")

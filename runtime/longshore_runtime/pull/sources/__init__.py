@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import importlib
 from typing import cast
 
 from longshore_runtime.errors import LongshoreError
+from longshore_runtime.lookup import load
 from longshore_runtime.pull.sources.port import Source
 
 SOURCES = {
@@ -20,5 +20,4 @@ def open_source(uri: str) -> Source:
     if "://" not in uri or scheme not in SOURCES:
         known = ", ".join(f"{name}://" for name in SOURCES)
         raise LongshoreError(f"{scheme}:// is not a kind of storage that can be pulled from", f"use one of {known}")
-    module, _, name = SOURCES[scheme].partition(":")
-    return cast(Source, getattr(importlib.import_module(module), name)(uri))
+    return cast(Source, load(SOURCES[scheme])(uri))

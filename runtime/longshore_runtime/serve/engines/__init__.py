@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import importlib
 from typing import cast
 
 from longshore_runtime.errors import EngineFailed
+from longshore_runtime.lookup import load
 from longshore_runtime.serve.engines.port import Engine
 
 ENGINES = {"vllm": "longshore_runtime.serve.engines.vllm:VLLM"}
@@ -15,5 +15,4 @@ def open_engine(name: str) -> Engine:
     """The adapter of the engine called `name`; raises EngineFailed when there is none."""
     if name not in ENGINES:
         raise EngineFailed(f"{name!r} is not an engine that this launcher knows", f"use one of {', '.join(ENGINES)}")
-    module, _, kind = ENGINES[name].partition(":")
-    return cast(Engine, getattr(importlib.import_module(module), kind)())
+    return cast(Engine, load(ENGINES[name])())
