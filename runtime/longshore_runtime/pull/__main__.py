@@ -8,17 +8,14 @@ KServe shows in the InferenceService's status.
 from __future__ import annotations
 
 import json
-import os
 import sys
 from pathlib import Path
 
+from longshore_runtime.addresses import redact
 from longshore_runtime.errors import LongshoreError
 from longshore_runtime.progress import Lines
 from longshore_runtime.pull.engine import pull
-
-TERMINATION_LOG = Path("/dev/termination-log")
-TERMINATION_LIMIT = 3000
-"""Characters of the error's text; the kubelet cuts the whole message at 4096 bytes, and cut JSON is no JSON."""
+from longshore_runtime.termination import leave_message
 
 
 def main(arguments: list[str]) -> int:
@@ -31,17 +28,9 @@ def main(arguments: list[str]) -> int:
             print(json.dumps(pull(source, Path(folder), Lines()).as_dict()), flush=True)
         except LongshoreError as error:
             print(f"error: {error}", file=sys.stderr)
-            _leave_message(
-                {"verdict": "failed", "source": source, "error": error.message[:TERMINATION_LIMIT], "hint": error.hint}
-            )
+            leave_message(error, source=redact(source))
             return 1
     return 0
-
-
-def _leave_message(content: dict[str, str | None]) -> None:
-    """Write the line for the kubelet, where there is one."""
-    if os.access(TERMINATION_LOG, os.W_OK):
-        TERMINATION_LOG.write_text(json.dumps(content))
 
 
 if __name__ == "__main__":

@@ -17,6 +17,7 @@ from longshore_runtime.serve.engines import open_engine
 from longshore_runtime.serve.engines.port import Task
 from longshore_runtime.serve.launcher import Launcher
 from longshore_runtime.serve.model import read_model
+from longshore_runtime.termination import leave_message
 
 START_DEADLINE = 3600.0
 """Seconds until an engine that is not ready is given up."""
@@ -43,6 +44,7 @@ def main(arguments: list[str]) -> int:
         return _serve(launcher)
     except LongshoreError as error:
         print(f"error: {error}", file=sys.stderr)
+        leave_message(error)
         return 1
 
 

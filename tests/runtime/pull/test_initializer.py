@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from longshore import Registry
+from longshore_runtime import termination
 from longshore_runtime.pull import __main__ as initializer
 from support.models import flip_byte, make_model
 
@@ -46,7 +47,7 @@ def test_a_failure_leaves_one_line_for_kserve(
 ) -> None:
     log = tmp_path / "termination-log"
     log.touch()
-    monkeypatch.setattr(initializer, "TERMINATION_LOG", log)
+    monkeypatch.setattr(termination, "LOG", log)
     flip_byte(Path(uris[0].removeprefix("file://")) / "model-00001-of-00002.safetensors")
     assert initializer.main([uris[0], str(tmp_path / "a")]) == 1
     message = json.loads(log.read_text())

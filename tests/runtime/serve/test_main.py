@@ -1,0 +1,38 @@
+"""The launcher's command, as the pod runs it, as far as it goes without an engine."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from pathlib import Path
+
+import pytest
+
+from longshore_runtime import termination
+from longshore_runtime.serve.__main__ import main
+
+
+def test_the_command_is_printed_and_nothing_started(model: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    options = ["--model-dir", str(model), "--served-model-name", "m", "--port", "9", "--print-command"]
+    assert main([*options, "--max-model-len", "512"]) == 0
+    tokens = shlex.split(capsys.readouterr().out)
+    assert tokens[1:3] == ["-m", "vllm.entrypoints.openai.api_server"]
+    assert tokens[tokens.index("--model") + 1] == str(model)
+    assert tokens[-2:] == ["--max-model-len", "512"]
+
+
+def test_a_failure_is_the_containers_last_words(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    log = tmp_path / "log"
+    log.touch()
+    monkeypatch.setattr(termination, "LOG", log)
+    assert main(["--model-dir", str(tmp_path / "empty"), "--served-model-name", "m"]) == 1
+    assert "is not a directory" in json.loads(log.read_text())["error"]
+    assert capsys.readouterr().err.startswith("error: ")
+
+
+def test_a_missing_name_is_a_usage_error() -> None:
+    with pytest.raises(SystemExit) as caught:
+        main([])
+    assert caught.value.code == 2
