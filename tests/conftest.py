@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,11 +13,24 @@ from hypothesis import settings
 from support.command import CommandLine
 from support.models import make_model
 from support.servers import S3Server, run_moto, run_versitygw
+from testbed.build import binary
 
 pytest_plugins = ["testbed.fixtures"]
 
 settings.register_profile("longshore", deadline=None, derandomize=True)
 settings.load_profile("longshore")
+
+
+def pytest_configure() -> None:
+    """Whoever runs the tests in the background has SIGINT ignored, which processes inherit: ours are to obey it."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """Build what the S3 tests need before the first test, whose time limit should not count it."""
+    used = {name for item in session.items for name in getattr(item, "fixturenames", ())}
+    if {"root", "versitygw"} & used and not session.config.option.collectonly:
+        binary("versitygw")
 
 
 @pytest.fixture(scope="session")
