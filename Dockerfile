@@ -1,0 +1,57 @@
+# The images that `longshore render` names, and one with the command line.
+#
+#   docker build --target storage-initializer --tag longshore/storage-initializer:VERSION .
+#   docker build --target runtime --tag longshore/runtime:VERSION .
+#   docker build --target tools --tag longshore/tools:VERSION .
+#
+# All of them run as any user, without privileges, on a read-only root; what they write goes to /tmp.
+
+ARG PYTHON_BASE=docker.io/library/python:3.13.14-slim-bookworm@sha256:67a1e1f215ccda113cfc024e8639049257e88f273898f595b61476d128d387e8
+ARG RUNTIME_BASE=docker.io/vllm/vllm-openai:v0.30.0@sha256:8a69ffad015f138d7170c4ddc429e230a3bc1c1719f67e14324749df200a4b90
+
+# ---- what the slim images need from the package index; pip stays here
+FROM ${PYTHON_BASE} AS initializer-packages
+COPY requirements/storage-initializer.txt /tmp/requirements.txt
+RUN python3 -m pip install --no-cache-dir --no-deps --require-hashes --only-binary=:all: \
+      --target=/opt/longshore --requirement=/tmp/requirements.txt
+COPY runtime/longshore_runtime /opt/longshore/longshore_runtime
+RUN python3 -m compileall -q /opt/longshore/longshore_runtime
+
+FROM ${PYTHON_BASE} AS tools-packages
+COPY requirements/tools.txt /tmp/requirements.txt
+RUN python3 -m pip install --no-cache-dir --no-deps --require-hashes --only-binary=:all: \
+      --target=/opt/longshore --requirement=/tmp/requirements.txt
+COPY runtime/longshore_runtime /opt/longshore/longshore_runtime
+COPY registry/longshore /opt/longshore/longshore
+RUN python3 -m compileall -q /opt/longshore/longshore /opt/longshore/longshore_runtime
+
+# ---- brings a model's verified files into the pod, before the engine starts
+FROM ${PYTHON_BASE} AS storage-initializer
+COPY --from=initializer-packages /opt/longshore /opt/longshore
+ENV HOME=/tmp PYTHONPATH=/opt/longshore PYTHONUNBUFFERED=1
+WORKDIR /tmp
+USER 1000
+ENTRYPOINT ["python3", "-m", "longshore_runtime.pull"]
+
+# ---- the engine, and the launcher that starts it
+FROM ${RUNTIME_BASE} AS runtime
+USER 0
+ENV HOME=/tmp PYTHONPATH=/opt/longshore PYTHONUNBUFFERED=1
+COPY runtime/longshore_runtime /opt/longshore/longshore_runtime
+# The engine's base brings all that the launcher imports, and this says so here if one does not. Bytecode is compiled for
+# everything, or each pod would do it again, on a read-only root without keeping it; among thousands of files are templates
+# and tests that no Python compiles, hence `|| true`.
+RUN python3 -c 'import longshore_runtime.serve.__main__' \
+ && python3 -m compileall -q /opt/longshore \
+ && { python3 -m compileall -qq "$(python3 -c 'import sysconfig; print(sysconfig.get_path("purelib"))')" || true; }
+WORKDIR /tmp
+USER 1000
+ENTRYPOINT ["python3", "-m", "longshore_runtime.serve"]
+
+# ---- the command line, for pipelines and jobs
+FROM ${PYTHON_BASE} AS tools
+COPY --from=tools-packages /opt/longshore /opt/longshore
+ENV HOME=/tmp PYTHONPATH=/opt/longshore PYTHONUNBUFFERED=1
+WORKDIR /tmp
+USER 1000
+ENTRYPOINT ["python3", "-m", "longshore"]

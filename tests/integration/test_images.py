@@ -1,0 +1,145 @@
+"""The images, built from the top-level Dockerfile: what is in them, and that they run as anybody on a read-only root."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from longshore import Registry, __version__
+from support.models import flip_byte
+from support.servers import S3Server
+from testbed import images
+from testbed.images import TAG_PREFIX, Image
+from testbed.packages import need, search_path
+
+MEGABYTE = 10**6
+ANYBODY = 123456
+PULL = ("python3", "-m", "longshore_runtime.pull")
+
+pytestmark = pytest.mark.timeout(600)
+
+Container = Callable[..., subprocess.CompletedProcess[str]]
+
+
+@pytest.fixture(scope="module")
+def system(image: Image, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The files of the initializer's image."""
+    folder = tmp_path_factory.mktemp("system")
+    folder.chmod(0o755)
+    image.unpack(folder)
+    return folder
+
+
+@pytest.fixture
+def run_container(system: Path, image: Image, tmp_path: Path) -> Container:
+    """Run the image as anybody on its read-only root, with this machine's network and one writable folder, /mnt/models."""
+    need("runc")
+    (tmp_path / "models").mkdir()
+    (tmp_path / "models").chmod(0o777)
+    system.joinpath("mnt/models").mkdir(exist_ok=True)
+
+    def run(*arguments: str, user: int = ANYBODY, **environment: str) -> subprocess.CompletedProcess[str]:
+        given = [f"{name}={value}" for name, value in environment.items()]
+        words = image.config["Entrypoint"] + list(arguments)
+        spec = specification(system, tmp_path / "models", words, image.config["Env"] + given, user)
+        (tmp_path / "config.json").write_text(json.dumps(spec))
+        name = f"longshore-test-{os.urandom(4).hex()}"
+        command = [
+            shutil.which("runc", path=search_path()) or "",
+            "--root",
+            str(tmp_path / "runc"),
+            "run",
+            "--bundle",
+            str(tmp_path),
+            name,
+        ]
+        return subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=120, check=False)
+
+    return run
+
+
+def specification(system: Path, models: Path, words: list[str], environment: list[str], user: int) -> dict[str, Any]:
+    """The container as runc takes it: no privileges, no capability, nothing writable but /tmp and the models."""
+    return {
+        "ociVersion": "1.0.2",
+        "process": {
+            "user": {"uid": user, "gid": 0},
+            "args": words,
+            "env": environment,
+            "cwd": "/tmp",
+            "noNewPrivileges": True,
+            "capabilities": {},
+        },
+        "root": {"path": str(system), "readonly": True},
+        "mounts": [
+            {"destination": "/proc", "type": "proc", "source": "proc"},
+            {"destination": "/dev", "type": "tmpfs", "source": "tmpfs", "options": ["nosuid", "mode=755"]},
+            {"destination": "/tmp", "type": "tmpfs", "source": "tmpfs", "options": ["nosuid", "mode=1777"]},
+            {"destination": "/mnt/models", "type": "bind", "source": str(models), "options": ["bind", "rw"]},
+        ],
+        "linux": {"namespaces": [{"type": "pid"}, {"type": "mount"}, {"type": "ipc"}, {"type": "uts"}]},
+    }
+
+
+def test_the_initializer_is_small_and_unprivileged(image: Image) -> None:
+    assert image.tag == f"{TAG_PREFIX}/storage-initializer:{__version__}"
+    assert image.unpacked_size() <= 250 * MEGABYTE
+    assert tuple(image.config["Entrypoint"]) == PULL
+    assert image.config["User"] == "1000"
+
+
+def test_the_initializer_holds_nothing_of_the_machine_that_built_it(system: Path) -> None:
+    assert not (system / "etc/pip.conf").exists()
+    assert not list((system / "opt/longshore").glob("longshore"))
+    ours = system / "opt/longshore/longshore_runtime"
+    assert len(list(ours.rglob("*.pyc"))) == len(list(ours.rglob("*.py")))
+
+
+def test_anybody_pulls_a_version_on_a_read_only_root(
+    run_container: Container, versitygw: S3Server, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    version = push(versitygw, model, monkeypatch)
+    done = run_container(version.uri, "/mnt/models", **versitygw.environment)
+    assert done.returncode == 0, done.stderr
+    verdict = json.loads(done.stdout)
+    assert (verdict["verified"], verdict["digest"]) == ("digest", version.digest)
+    for file in model.iterdir():
+        pulled = tmp_path / "models" / file.name
+        assert pulled.read_bytes() == file.read_bytes()
+        assert pulled.stat().st_uid == ANYBODY
+
+
+def test_a_damaged_version_is_refused_by_name(
+    run_container: Container, versitygw: S3Server, model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    version = push(versitygw, model, monkeypatch)
+    assert versitygw.folder
+    (damaged,) = versitygw.folder.glob(f"{version.uri.removeprefix('s3://')}/model-00001*")
+    flip_byte(damaged)
+    done = run_container(version.uri, "/mnt/models", **versitygw.environment)
+    assert done.returncode == 1
+    assert damaged.name in done.stderr
+
+
+def push(server: S3Server, model: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+    for name, value in server.environment.items():
+        monkeypatch.setenv(name, value)
+    bucket = f"images-{os.urandom(4).hex()}"
+    server.make_bucket(bucket)
+    registry = Registry(f"s3://{bucket}/registry")
+    registry.push(model, "tiny:1")
+    return registry.resolve("tiny:1")
+
+
+def test_a_second_build_finds_the_first(image: Image) -> None:
+    started = time.monotonic()
+    assert images.archive("storage-initializer", __version__) == image
+    assert time.monotonic() - started < 5
