@@ -67,8 +67,8 @@ class Source:
         """Where its programs and files are kept; another pin or another flag is another folder."""
         pinned = hashlib.sha256(f"{self!r} {self.linker_flags} {platform.system()} {platform.machine()}".encode())
         if self.own_module:
-            for name in ("go.mod", "go.sum"):
-                pinned.update((self.own_module / name).read_bytes())
+            for path in sorted(found for found in self.own_module.rglob("*") if found.is_file()):
+                pinned.update(path.read_bytes())
         return cache_folder() / f"{self.name}-{pinned.hexdigest()[:16]}"
 
 

@@ -63,7 +63,8 @@ class Image:
         """User, Env, Entrypoint and so on."""
         with tarfile.open(self.archive) as outer:
             content: dict[str, Any] = json.load(_member(outer, self._manifest()["Config"]))
-        return content["config"]
+        config: dict[str, Any] = content["config"]
+        return config
 
     def unpacked_size(self) -> int:
         """Bytes of all files in all layers."""

@@ -219,7 +219,7 @@ class _DaemonsOfNode(Daemons):
         try:
             self.entry: list[str] = []
             script = Path(namespace.__file__)
-            unshare = [_program("unshare"), "--net", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc"]
+            unshare = [str(_program("unshare")), "--net", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc"]
             outer = self.start(_HOLDER, *unshare, sys.executable, "-I", "-S", script, self.folder, PATH=search_path())
             self.await_ready(_HOLDER, (self.folder / namespace.READY).exists)
             self.holder = int(Path(f"/proc/{outer}/task/{outer}/children").read_text())
