@@ -2,6 +2,7 @@
 #
 #   make demo     a real model, pushed, served by a real engine, rendered for KServe
 #   make test     lint, types, contracts, every test
+#   make test-node  the tests with pods on a real node, as root
 #   make check    lint, types and contracts alone
 #   make cluster  a Kubernetes control plane with KServe on this machine; make cluster-down ends it
 #   make lock     resolve the pins in requirements/ anew
@@ -19,7 +20,7 @@ READY := .venv/.ready-$(ENGINE)
 export PATH := $(CURDIR)/.venv/bin:$(CURDIR)/.tools/bin:$(PATH)
 unexport PYTHONPATH VIRTUAL_ENV
 
-.PHONY: help setup demo check test cluster cluster-down lock clean
+.PHONY: help setup demo check test test-node cluster cluster-down lock clean
 
 help:
 	@sed -n 's/^#  *make/  make/p' Makefile
@@ -53,6 +54,9 @@ check: setup
 
 test: check
 	@pytest $(PYTEST_ARGS)
+
+test-node: setup
+	@pytest -m node $(PYTEST_ARGS)
 
 cluster: setup
 	@PYTHONPATH=tests python -m testbed up

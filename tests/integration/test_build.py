@@ -18,7 +18,7 @@ def test_every_source_is_pinned() -> None:
         assert (source.own_module is None) == source.sum.startswith("h1:"), source.name
         if source.own_module:
             required = re.search(
-                rf"^\s*{re.escape(source.module)} (\S+)", (source.own_module / "go.mod").read_text(), re.MULTILINE
+                rf"^\s*(?:require )?{re.escape(source.module)} (\S+)", (source.own_module / "go.mod").read_text(), re.MULTILINE
             )
             assert required
             assert required.group(1) == source.version
