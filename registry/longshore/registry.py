@@ -182,15 +182,18 @@ class Registry:
         entries = _digest_files(files, progress)
         manifest = Manifest(files=entries, model=facts, serving=serving or Serving())
         label = target.version or self._next_version(target.model, manifest)
-        manifest = self._agree(target.model, label, manifest)
+        manifest = self._agree(target, label, manifest)
         sent = self._send(target.model, manifest, locations, progress)
         version, created = self._commit(target, label, manifest, message)
         moves = (self.promote(target.model, alias, version.version),) if alias else ()
         return Pushed(version, created, manifest.size, sent, moves)
 
-    def _agree(self, model: str, label: str, manifest: Manifest) -> Manifest:
-        """The manifest to commit: the one that the version has, when its content is the same. Refuses other content."""
-        existing = self._read_version(model, label)
+    def _agree(self, target: Reference, label: str, manifest: Manifest) -> Manifest:
+        """The manifest to commit: the one that the version has, when its content is the same.
+
+        Refuses other content of a version that was asked for; the number of one that was not is found anew at the commit.
+        """
+        existing = self._read_version(target.model, label)
         if existing is None:
             return manifest
         if existing.digest == manifest.digest:
@@ -198,6 +201,8 @@ class Registry:
         stored = self.manifest(existing)
         if stored.has_content_of(manifest):
             return stored
+        if target.version is None:
+            return manifest
         raise _refuse_other_content(existing, manifest.digest)
 
     def _send(self, model: str, manifest: Manifest, locations: Mapping[str, Path], progress: Progress) -> int:

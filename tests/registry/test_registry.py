@@ -13,7 +13,7 @@ import pytest
 from longshore import Registry, layout
 from longshore_runtime import paths
 from longshore_runtime.errors import Corrupt, InvalidModel, LongshoreError, NotFound, Refused
-from longshore_runtime.manifest import Serving
+from longshore_runtime.manifest import Manifest, Serving
 from support.models import flip_byte, make_model
 
 
@@ -111,6 +111,21 @@ def test_pushers_of_the_next_version_all_get_one(registry: Registry, models: lis
     with ThreadPoolExecutor(4) as pool:
         labels = sorted(pushed.version.version for pushed in pool.map(lambda model: registry.push(model, "m"), models))
     assert labels == ["1", "2", "3", "4"]
+
+
+def test_a_number_that_is_taken_between_two_looks_is_left_to_its_taker(
+    registry: Registry, models: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    find = Registry._next_version
+
+    def be_late(self: Registry, model: str, manifest: Manifest) -> str:
+        label = find(self, model, manifest)
+        if label == "1":
+            Registry(registry.uri).push(models[1], "m:1")
+        return label
+
+    monkeypatch.setattr(Registry, "_next_version", be_late)
+    assert registry.push(models[0], "m").version.version == "2"
 
 
 def test_an_alias_moves_and_remembers(registry: Registry, models: list[Path]) -> None:
