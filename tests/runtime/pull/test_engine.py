@@ -267,3 +267,26 @@ def test_keys_that_would_leave_the_target_are_refused(
     with pytest.raises(Refused, match="cannot be used"):
         engine.pull(f"s3://{bucket}/m", tmp_path / "deep" / "target", Silent())
     assert not list(tmp_path.rglob("evil"))
+
+
+@pytest.mark.parametrize(
+    ("size", "limit", "settles"),
+    [
+        (400 * 1024**3, 1024**3, True),
+        (600 * 1024**2, 1024**3, False),
+        (800 * 1024**2, 1024**3, True),
+        (400 * 1024**3, None, False),
+    ],
+)
+def test_what_does_not_fit_the_containers_memory_is_written_through(size: int, limit: int | None, settles: bool) -> None:
+    assert engine.must_settle(size, limit) is settles
+
+
+def test_written_through_or_not_the_files_are_the_same(tree_uri: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    engine.pull(tree_uri, tmp_path / "buffered", Silent())
+    settled: list[int] = []
+    monkeypatch.setattr(engine, "read_memory_limit", lambda: 1024**2)
+    monkeypatch.setattr(os, "fdatasync", settled.append)
+    engine.pull(tree_uri, tmp_path / "through", Silent())
+    assert contents(tmp_path / "through") == contents(tmp_path / "buffered")
+    assert len(settled) >= 6

@@ -1,0 +1,32 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from longshore_runtime import limits
+
+
+@pytest.mark.parametrize(
+    ("texts", "limit"),
+    [
+        (["1073741824"], 1024**3),
+        (["max"], None),
+        (["9223372036854771712"], None),  # how version 1 says that there is none
+        (["536870912", "1073741824"], 512 * 1024**2),
+        ([], None),
+    ],
+)
+def test_the_limit_is_that_of_the_control_group(
+    texts: list[str], limit: int | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    places = [tmp_path / str(number) for number in range(2)]
+    for place, text in zip(places, texts, strict=False):
+        place.write_text(f"{text}\n")
+    monkeypatch.setattr(limits, "_MEMORY", tuple(places))
+    monkeypatch.setattr(limits, "read_memory", lambda: 16 * 1024**3)
+    assert limits.read_memory_limit() == limit
+
+
+def test_the_machine_has_memory() -> None:
+    assert 256 * 1024**2 < limits.read_memory() < 1024**5
