@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import signal
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,7 +10,7 @@ import pytest
 from hypothesis import settings
 
 from support.command import CommandLine
-from support.models import make_model
+from support.models import find_smollm2, make_model
 from support.servers import S3Server, run_moto, run_versitygw
 from testbed.build import binary
 
@@ -35,15 +34,8 @@ def pytest_collection_finish(session: pytest.Session) -> None:
 
 @pytest.fixture(scope="session")
 def smollm2() -> Path:
-    """The real small model: 269 MB of safetensors shards, made once and kept outside the tree."""
-    path = Path(__file__).resolve().parents[1] / "examples" / "smollm2.py"
-    spec = importlib.util.spec_from_file_location("smollm2", path)
-    assert spec
-    assert spec.loader
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    made: Path = module.make(module.default_directory())
-    return made
+    """The real small model."""
+    return find_smollm2()
 
 
 @pytest.fixture

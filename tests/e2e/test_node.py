@@ -5,10 +5,14 @@ from __future__ import annotations
 import contextlib
 import http.client
 import json
+import os
 import shutil
+import signal
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 import yaml
@@ -16,6 +20,7 @@ import yaml
 from support.command import CommandLine
 from support.models import flip_byte
 from support.servers import KEY, SECRET, S3Server, run_versitygw
+from support.throttle import run_throttle
 from testbed.cluster import eventually
 from testbed.images import TAG_PREFIX
 from testbed.node import Node
@@ -26,6 +31,7 @@ pytestmark = [pytest.mark.engine, pytest.mark.timeout(600)]
 QUESTION = "What is the capital of France?"
 ACCOUNT = "models"
 DAMAGED = "model-00002-of-00003.safetensors"
+MIB = 1024**2
 
 
 @pytest.fixture(scope="module")
@@ -37,42 +43,43 @@ def bucket(node: Node, tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3S
 
 
 @pytest.fixture(scope="module")
-def registry(bucket: S3Server, tmp_path_factory: pytest.TempPathFactory) -> CommandLine:
-    """The command line, whose registry is that bucket."""
-    environment = bucket.environment | {"LONGSHORE_REGISTRY": "s3://models/registry"}
-    return CommandLine(tmp_path_factory.mktemp("home"), tuple(environment.items()))
+def longshore(node: Node, bucket: S3Server, tmp_path_factory: pytest.TempPathFactory) -> CommandLine:
+    """The command line, whose registry is that bucket and whose cluster is the node's."""
+    own = {"LONGSHORE_REGISTRY": "s3://models/registry", "KUBECONFIG": str(node.kubeconfig)}
+    return CommandLine(tmp_path_factory.mktemp("home"), tuple((bucket.environment | own).items()))
 
 
 @pytest.fixture(scope="module")
-def pushed(registry: CommandLine, smollm2: Path) -> CommandLine:
-    done = registry("push", smollm2, "smollm2:1", "--alias", "prod", timeout=300)
+def pushed(longshore: CommandLine, smollm2: Path) -> CommandLine:
+    done = longshore("push", smollm2, "smollm2:1", "--alias", "prod", timeout=300)
     assert done.code == 0, done.err
-    return registry
+    return longshore
 
 
 @pytest.fixture
 def account(node: Node, node_namespace: str, bucket: S3Server) -> str:
-    """A ServiceAccount with the bucket's credentials in its secret, as KServe's documentation has it; its namespace."""
-    host = bucket.endpoint.removeprefix("http://")
+    """A namespace whose ServiceAccount has the bucket's credentials."""
+    give_credentials(node, node_namespace, ACCOUNT, bucket.endpoint)
+    return node_namespace
+
+
+def give_credentials(node: Node, namespace: str, account: str, endpoint: str) -> None:
+    """Create a ServiceAccount with a secret that opens the bucket there, as KServe's documentation has it."""
+    host = endpoint.removeprefix("http://")
     settings = {"s3-endpoint": host, "s3-usehttps": "0", "s3-region": "us-east-1", "s3-usevirtualbucket": "0"}
     secret = {
         "apiVersion": "v1",
         "kind": "Secret",
-        "metadata": {"name": "bucket", "annotations": {f"serving.kserve.io/{name}": value for name, value in settings.items()}},
+        "metadata": {"name": account, "annotations": {f"serving.kserve.io/{name}": value for name, value in settings.items()}},
         "stringData": {"AWS_ACCESS_KEY_ID": KEY, "AWS_SECRET_ACCESS_KEY": SECRET},
     }
-    owner = {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": ACCOUNT}, "secrets": [{"name": "bucket"}]}
+    owner = {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": account}, "secrets": [{"name": account}]}
     for item in (secret, owner):
-        node.kubectl("create", f"--namespace={node_namespace}", "--filename=-", input=json.dumps(item))
-    return node_namespace
+        node.kubectl("create", f"--namespace={namespace}", "--filename=-", input=json.dumps(item))
 
 
-def rendered(command: CommandLine, reference: str, namespace: str) -> str:
-    """What `longshore render` prints for the node."""
-    options = ["--gpus", "0", "--images", TAG_PREFIX, "--namespace", namespace, "--service-account", ACCOUNT]
-    done = command("render", reference, *options)
-    assert done.code == 0, done.err
-    return done.out
+def placed(namespace: str, account: str = ACCOUNT) -> list[str]:
+    return ["--gpus", "0", "--images", TAG_PREFIX, "--namespace", namespace, "--service-account", account]
 
 
 def service_of(text: str) -> dict[str, Any]:
@@ -86,13 +93,15 @@ def pod_of(node: Node, namespace: str) -> dict[str, Any]:
     return pod
 
 
-def ready(node: Node, namespace: str, name: str) -> bool:
-    conditions = node.read("inferenceservice", name, f"--namespace={namespace}")["status"]["conditions"]
-    return any(one["type"] == "Ready" and one["status"] == "True" for one in conditions)
+def initializer_of(node: Node, namespace: str) -> dict[str, Any]:
+    """What the pod says of its initializer."""
+    (status,) = pod_of(node, namespace)["status"]["initContainerStatuses"]
+    found: dict[str, Any] = status
+    return found
 
 
 def ask(address: str, model: str) -> str:
-    """The answer of a chat completion, with a connection that waits for no endpoint."""
+    """The answer of a chat completion."""
     connection = http.client.HTTPConnection(address, 80, timeout=120)
     body = {"model": model, "temperature": 0, "max_tokens": 24, "messages": [{"role": "user", "content": QUESTION}]}
     with contextlib.closing(connection):
@@ -101,36 +110,25 @@ def ask(address: str, model: str) -> str:
     return answer
 
 
-def apply(node: Node, text: str) -> str:
-    """Apply what was rendered; the InferenceService's name."""
+def apply(node: Node, text: str) -> None:
     node.kubectl("apply", "--server-side", "--field-manager=longshore", "--filename=-", input=text)
-    name: str = service_of(text)["metadata"]["name"]
-    return name
-
-
-def await_ready(node: Node, namespace: str, name: str) -> float:
-    """Seconds until the InferenceService is ready; what its containers have said, should it not be in time."""
-    try:
-        return eventually(lambda: ready(node, namespace, name), f"{name} is ready", timeout=300)
-    except AssertionError:
-        print(node.kubectl("describe", "pods", f"--namespace={namespace}"))
-        print(
-            node.kubectl(
-                "logs", f"--namespace={namespace}", "--all-containers", "--tail=60", pod_of(node, namespace)["metadata"]["name"]
-            )
-        )
-        raise
 
 
 def test_a_pushed_version_answers_in_a_pod(node: Node, pushed: CommandLine, account: str) -> None:
-    text = rendered(pushed, "smollm2@prod", account)
-    name = apply(node, text)
-    seconds = await_ready(node, account, name)
-    service = node.read("service", f"{name}-predictor", f"--namespace={account}")
+    done = pushed("deploy", "smollm2@prod", *placed(account), "--timeout", "300", timeout=330)
+    assert done.code == 0, done.err
+    assert done.out == f"smollm2:1 is ready at http://smollm2-1-predictor.{account}.svc.cluster.local/v1\n"
+    assert "loading: " in done.err
+    service = node.read("service", "smollm2-1-predictor", f"--namespace={account}")
     assert "Paris" in ask(service["spec"]["clusterIP"], "smollm2")
-    print(f"{name} was ready {seconds:.0f} s after the apply")
+    text = pushed("render", "smollm2@prod", *placed(account)).out
     the_pod_is_as_rendered(pod_of(node, account), text)
     what_is_applied_again_changes_nothing(node, account, text)
+    told = pushed("logs", "smollm2@prod", "-n", account).out
+    assert '"verified": "digest"' in told
+    assert "launcher: " in told
+    gone = pushed("undeploy", "smollm2@prod", "-n", account, timeout=120)
+    assert gone.code == 0, gone.err
 
 
 def the_pod_is_as_rendered(pod: dict[str, Any], text: str) -> None:
@@ -158,36 +156,101 @@ def what_is_applied_again_changes_nothing(node: Node, namespace: str, text: str)
 
 
 def test_a_flipped_byte_in_the_bucket_keeps_a_version_from_serving(
-    node: Node, bucket: S3Server, registry: CommandLine, smollm2: Path, account: str, tmp_path: Path
+    node: Node, bucket: S3Server, longshore: CommandLine, smollm2: Path, account: str, tmp_path: Path
 ) -> None:
     copy = tmp_path / "copy"
     shutil.copytree(smollm2, copy)
     (copy / "README.md").write_text("another version\n")  # so that its tree is its own, and the sound one stays sound
-    done = registry("push", copy, "smollm2:2", timeout=300)
+    done = longshore("push", copy, "smollm2:2", timeout=300)
     assert done.code == 0, done.err
-    text = rendered(registry, "smollm2:2", account)
-    uri = service_of(text)["spec"]["predictor"]["model"]["storageUri"]
+    uri = service_of(longshore("render", "smollm2:2", *placed(account)).out)["spec"]["predictor"]["model"]["storageUri"]
     assert bucket.folder
     flip_byte(bucket.folder / uri.removeprefix("s3://") / DAMAGED, 100_000)
-    name = apply(node, text)
+    refused = longshore("deploy", "smollm2:2", *placed(account), "--timeout", "60", timeout=90)
+    assert refused.code == 1
+    assert DAMAGED in refused.error
 
     def failure() -> dict[str, Any]:
-        status = node.read("inferenceservice", name, f"--namespace={account}")["status"]
-        assert not ready(node, account, name)
+        status = node.read("inferenceservice", "smollm2-2", f"--namespace={account}")["status"]
+        assert not any(one["type"] == "Ready" and one["status"] == "True" for one in status["conditions"])
         found: dict[str, Any] = status["modelStatus"]["lastFailureInfo"]
         return found
 
     eventually(lambda: bool(failure()), "KServe shows the failure", timeout=60)
+    eventually(lambda: initializer_of(node, account)["restartCount"] >= 1, "the initializer is tried again", timeout=60)
     assert (failure()["reason"], failure()["exitCode"]) == ("ModelLoadFailed", 1)
     message = json.loads(failure()["message"])
     assert (message["verdict"], message["source"]) == ("failed", uri)
     assert DAMAGED in message["error"]
-    eventually(lambda: restarts(node, account) >= 1, "the initializer is tried again", timeout=60)
-    assert not ready(node, account, name)
-    assert DAMAGED in json.loads(failure()["message"])["error"]
+    eventually(lambda: DAMAGED in longshore("status", "smollm2", "-n", account).out, "status names the file")
 
 
-def restarts(node: Node, namespace: str) -> int:
-    (status,) = pod_of(node, namespace)["status"]["initContainerStatuses"]
-    count: int = status["restartCount"]
-    return count
+def test_an_initializer_that_is_killed_resumes_within_its_memory(
+    node: Node, bucket: S3Server, pushed: CommandLine, account: str
+) -> None:
+    """Killed half-way on a slow line, in a container of 256 MiB, less than the model: the next one fetches the rest."""
+    server = urlsplit(bucket.endpoint)
+    assert server.hostname
+    assert server.port
+    with run_throttle(OUTSIDE, (server.hostname, server.port), rate=25 * MIB) as endpoint:
+        give_credentials(node, account, "slow", endpoint)
+        runtime, container, service = yaml.safe_load_all(pushed("render", "smollm2:1", *placed(account, "slow")).out)
+        container["metadata"]["name"] = service["spec"]["predictor"]["storageContainerName"] = "longshore-small"
+        container["spec"]["container"]["resources"]["limits"]["memory"] = "256Mi"
+        apply(node, yaml.safe_dump_all([runtime, container, service]))
+        uri = service["spec"]["predictor"]["model"]["storageUri"]
+        size = sum(file.stat().st_size for file in (bucket.folder or Path()).joinpath(uri.removeprefix("s3://")).rglob("*"))
+        eventually(lambda: bool(processes_of_pull(uri)), "the initializer runs", timeout=60)
+        (process,) = processes_of_pull(uri)
+        models = volume_of(node, pod_of(node, account))
+        eventually(lambda: on_disk(models) > size / 2, "half of the model is there", timeout=60)
+        first_peak = peak_memory(process)
+        os.kill(process, signal.SIGKILL)
+        had = on_disk(models)
+        eventually(lambda: initializer_of(node, account)["restartCount"] == 1, "the initializer is started again", timeout=60)
+        second_peak = 0
+        end = time.monotonic() + 60
+        while (running := processes_of_pull(uri)) or initializer_of(node, account)["state"].keys() != {"terminated"}:
+            assert time.monotonic() < end, "the second initializer does not end"
+            with contextlib.suppress(OSError, ValueError):  # it has ended
+                second_peak = max([second_peak, *map(peak_memory, running)])
+            time.sleep(0.05)
+    status = initializer_of(node, account)
+    assert (status["state"]["terminated"]["exitCode"], status["lastState"]["terminated"]["exitCode"]) == (0, 137)
+    name = pod_of(node, account)["metadata"]["name"]
+    told = node.kubectl("logs", f"--namespace={account}", "--container=storage-initializer", name).splitlines()
+    (verdict,) = [json.loads(line) for line in told if line.startswith("{")]
+    assert verdict["verified"] == "digest"
+    assert verdict["fetched"] <= size - had + MIB  # files fill whole blocks
+    assert 0 < max(first_peak, second_peak) <= 256 * MIB
+
+
+def processes_of_pull(uri: str) -> list[int]:
+    """The initializers that pull from there, as this machine numbers processes."""
+    found = []
+    for place in Path("/proc").glob("[0-9]*/cmdline"):
+        with contextlib.suppress(OSError):
+            words = place.read_bytes().split(b"\0")
+            if words[0].endswith(b"python3") and b"longshore_runtime.pull" in words and uri.encode() in words:
+                found.append(int(place.parent.name))
+    return found
+
+
+def peak_memory(process: int) -> int:
+    """The most that the process has had in memory, in bytes."""
+    (line,) = [line for line in Path(f"/proc/{process}/status").read_text().splitlines() if line.startswith("VmHWM:")]
+    return int(line.split()[1]) * 1024
+
+
+def volume_of(node: Node, pod: dict[str, Any]) -> Path:
+    """Where the model of a pod lies on this machine."""
+    return node.folder / "kubelet/pods" / pod["metadata"]["uid"] / "volumes/kubernetes.io~empty-dir/kserve-provision-location"
+
+
+def on_disk(folder: Path) -> int:
+    """Bytes of whole files and parts of files."""
+    total = 0
+    for file in folder.rglob("*"):
+        with contextlib.suppress(FileNotFoundError):
+            total += file.stat().st_blocks * 512 if file.is_file() else 0
+    return total

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import random
 from pathlib import Path
@@ -47,6 +48,18 @@ def make_model(directory: Path, *, seed: int = 0, shards: int = 2, elements: int
     (directory / "model.safetensors.index.json").write_text(json.dumps({"weight_map": weight_map}))
     (directory / "tokenizer_config.json").write_text(json.dumps({"chat_template": "{{ messages }}"}))
     return directory
+
+
+def find_smollm2() -> Path:
+    """The real small model: 269 MB of safetensors shards, made once and kept outside the tree."""
+    path = Path(__file__).resolve().parents[2] / "examples" / "smollm2.py"
+    spec = importlib.util.spec_from_file_location("smollm2", path)
+    assert spec
+    assert spec.loader
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    made: Path = module.make(module.default_directory())
+    return made
 
 
 def flip_byte(path: Path, offset: int = -1) -> None:

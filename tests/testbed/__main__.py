@@ -1,4 +1,4 @@
-"""`python -m testbed up|down|status|build`: a control plane to play with.
+"""`python -m testbed up|down|status|build [--node]`: a cluster to play with: a control plane, or one with a real node.
 
 `up` leaves it running in the background and prints the line that points kubectl at it, and nothing else, on the standard
 output. One runs at a time, per user. A process of its own holds it (`serve`), and a lock for as long; that lock is what
@@ -20,36 +20,41 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, TextIO
 
-from testbed import control_plane
+from longshore import __version__
+from testbed import control_plane, images, node
 from testbed.build import BuildFailed, Missing, say
 from testbed.cluster import KubectlFailed
 from testbed.daemons import NotReady
+from testbed.images import SERVED, TAG_PREFIX
+from testbed.node import NodeFailed
+from testbed.node_config import OUTSIDE
 
-_STOP_TIME = 30
+_STOP_TIME = 60
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; its exit code."""
-    parser = argparse.ArgumentParser(prog="python -m testbed", description="A control plane on this machine to play with.")
+    parser = argparse.ArgumentParser(prog="python -m testbed", description="A cluster on this machine to play with.")
     commands = {"up": up, "down": down, "status": status, "build": build, "serve": serve}
     parser.add_argument("command", choices=commands, metavar="up|down|status|build")
-    chosen = commands[parser.parse_args(arguments).command]
+    parser.add_argument("--node", action="store_true", help="with a node that runs pods, and our images on it; as root")
+    given = parser.parse_args(arguments)
     try:
-        return chosen()
-    except (Missing, BuildFailed, NotReady, KubectlFailed) as error:
+        return commands[given.command](given.node)
+    except (Missing, BuildFailed, NotReady, KubectlFailed, NodeFailed) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         return 130
 
 
-def up() -> int:
+def up(with_node: bool) -> int:
     """Start it, unless it runs."""
     if not (state := _running()):
-        control_plane.build()
+        build(with_node)
         started = time.monotonic()
         server = subprocess.Popen(
-            [sys.executable, "-m", "testbed", "serve"],
+            [sys.executable, "-m", "testbed", "serve", *(["--node"] if with_node else [])],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             start_new_session=True,
@@ -64,11 +69,16 @@ def up() -> int:
         if not (state := _running()):
             return 1
         say(f"up in {time.monotonic() - started:.0f} s; `python -m testbed down` (make cluster-down) stops it")
+        if with_node:
+            say(f"our images are on the node: longshore deploy … --gpus 0 --images {TAG_PREFIX}")
+            say(f"pods reach servers of this machine at {OUTSIDE}, such as a bucket's; this machine reaches every ClusterIP")
+    elif with_node and not state["node"]:
+        raise Missing("a control plane without a node is running: stop it first (make cluster-down)")
     print(f"export KUBECONFIG={shlex.quote(state['kubeconfig'])}")
     return 0
 
 
-def down() -> int:
+def down(_: bool) -> int:
     """Stop it, and return when nothing of it is left."""
     state = _running()
     if not state:
@@ -85,29 +95,33 @@ def down() -> int:
     return 0
 
 
-def status() -> int:
+def status(_: bool) -> int:
     """Say whether it runs; 0 if so, else 1."""
     state = _running()
     say(f"running, KUBECONFIG={state['kubeconfig']}" if state else "not running")
     return 0 if state else 1
 
 
-def build() -> int:
+def build(with_node: bool) -> int:
     """Have everything built, so that the next start takes seconds."""
-    control_plane.build()
+    if with_node:
+        node.build()
+        images.archives(SERVED, __version__)
+    else:
+        control_plane.build()
     return 0
 
 
-def serve() -> int:
-    """Hold a control plane until SIGTERM. For `up`, which started this process and waits for its output to end."""
+def serve(with_node: bool) -> int:
+    """Hold a cluster until SIGTERM. For `up`, which started this process and waits for its output to end."""
     signal.signal(signal.SIGTERM, lambda *_: sys.exit())
     with _open_state() as state:
         if not _lock(state, patience=1):  # a `status` holds it for a moment
             say("another start is under way")
             return 1
-        with control_plane.ControlPlane() as plane:
+        with node.Node(images.archives(SERVED, __version__)) if with_node else control_plane.ControlPlane() as cluster:
             state.truncate()
-            json.dump({"pid": os.getpid(), "kubeconfig": str(plane.kubeconfig)}, state)
+            json.dump({"pid": os.getpid(), "kubeconfig": str(cluster.kubeconfig), "node": with_node}, state)
             state.flush()
             _detach()
             while True:

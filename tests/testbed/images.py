@@ -4,8 +4,9 @@
 a hash of everything that it was made from. The base of all images is this machine's own distribution, bootstrapped from the
 mirror that its apt uses; Python packages come from where its pip takes them.
 
-The engine's environment (gigabytes) is not copied into the runtime's image. It is mounted where it lies on this machine, at
-build and in the pod, read-only: `engine_mounts()`. Its bytecode is compiled before, as the Dockerfile would.
+The engine's environment (gigabytes) is not copied into the runtime's image. It is mounted at `ENGINE`, at build and in the
+pod, read-only; its interpreter where that lies on this machine, since the environment links to it. See `engine_mounts()`. The
+bytecode is compiled before, as the Dockerfile would.
 """
 
 from __future__ import annotations
@@ -19,14 +20,14 @@ import shutil
 import subprocess
 import sys
 import tarfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from testbed.build import BuildFailed, Missing, _timed, binary, cache_folder, locked
+from testbed.build import BuildFailed, Missing, binary, cache_folder, locked, timed
 from testbed.packages import need, search_path
 
 ROOT = Path(__file__).parents[2]
@@ -35,7 +36,11 @@ TAG_PREFIX = "testbed.longshore.dev"
 
 PAUSE = f"{TAG_PREFIX}/pause:1"
 COREDNS = f"{TAG_PREFIX}/coredns:1"
-TARGETS = ("storage-initializer", "runtime", "tools")
+SERVED = ("storage-initializer", "runtime")
+"""Those that a served version's pod runs."""
+
+ENGINE = Path("/opt/engine")
+"""Where containers find the engine's environment, wherever this checkout lies."""
 
 _BASE = f"{TAG_PREFIX}/base:1"
 _ENGINE_BASE = f"{TAG_PREFIX}/engine-base:1"
@@ -126,9 +131,30 @@ def node_archive() -> Image:
     return Image(place)
 
 
-def engine_mounts() -> list[Path]:
-    """The folders of this machine that hold the engine: the environment that runs the tests, and its interpreter."""
-    return sorted({Path(sys.prefix), Path(sys.base_prefix).resolve()})
+def peer_archive(name: str, dockerfile: Path, files: Mapping[str, Path]) -> Image:
+    """Somebody else's image, `TAG_PREFIX/NAME:1`, to compare with; its stages name our bases as PYTHON_BASE and RUNTIME_BASE.
+
+    `files` are what it finds in its context, by their names there.
+    """
+    need("buildah", "debootstrap", "mount")
+    content = [hashlib.sha256(path.read_bytes()).hexdigest() for path in (dockerfile, *files.values())]
+    place = _place(name, f"{content} {_BASE_PACKAGES} {platform.machine()} {_distribution()[0]} {_engine_base()}")
+    with locked(_folder() / "build.lock"):
+        if not place.exists():
+            base = _base()
+            with TemporaryDirectory(prefix="longshore-images-") as scratch:
+                workshop = _Workshop(Path(scratch))
+                workshop.make_base(base)
+                workshop.build_peer(f"{TAG_PREFIX}/{name}:1", dockerfile, files, place)
+    return Image(place)
+
+
+def engine_mounts() -> dict[Path, Path]:
+    """Which folders of this machine go where: the environment that runs the tests, with the engine, and its interpreter."""
+    interpreter = Path(sys.base_prefix).resolve()
+    if interpreter.is_relative_to("/tmp"):
+        raise Missing(f"the interpreter {interpreter} lies below /tmp, which every pod has for itself: use another (PYTHON=…)")
+    return {Path(sys.prefix): ENGINE, interpreter: interpreter}
 
 
 class _Workshop:
@@ -146,14 +172,25 @@ class _Workshop:
     def build_target(self, target: str, tag: str, place: Path) -> None:
         """Build one target of our Dockerfile into an archive."""
         arguments = [f"--target={target}", f"--file={ROOT / 'Dockerfile'}", f"--ignorefile={ROOT / '.dockerignore'}"]
-        arguments += [f"--build-arg=PYTHON_BASE={_BASE}", f"--build-arg=RUNTIME_BASE={_ENGINE_BASE}"]
+        arguments += self._bases()
         if target == "runtime":
             compile_engine()
-            arguments += [f"--volume={folder}:{folder}:ro" for folder in engine_mounts()]
+            arguments += [f"--volume={here}:{there}:ro" for here, there in engine_mounts().items()]
         else:
             arguments += self._pip_mounts()
-        with _timed(f"building the image {target}"):
+        with timed(f"building the image {target}"):
             self._buildah("bud", "--pull-never", f"--tag={tag}", *arguments, str(ROOT))
+            self._export(tag, place)
+
+    def build_peer(self, tag: str, dockerfile: Path, files: Mapping[str, Path], place: Path) -> None:
+        """Build the image of a peer into an archive."""
+        context = self._folder / "context"
+        context.mkdir()
+        for name, path in files.items():
+            shutil.copy(path, context / name)
+        with timed(f"building the image {tag}"):
+            arguments = [f"--tag={tag}", f"--file={dockerfile}", *self._bases(), *self._pip_mounts()]
+            self._buildah("bud", "--pull-never", *arguments, str(context))
             self._export(tag, place)
 
     def build_node(self, programs: dict[str, Path], place: Path) -> None:
@@ -162,6 +199,9 @@ class _Workshop:
             shutil.copy2(program, self._folder / name)
         self._build(PAUSE, 'FROM scratch\nCOPY pause coredns /\nENTRYPOINT ["/pause"]\n', context=self._folder)
         self._export(PAUSE, place)
+
+    def _bases(self) -> list[str]:
+        return [f"--build-arg=PYTHON_BASE={_BASE}", f"--build-arg=RUNTIME_BASE={_ENGINE_BASE}"]
 
     def _build(self, tag: str, text: str, context: Path) -> None:
         dockerfile = self._folder / "Dockerfile"
@@ -194,8 +234,8 @@ class _Workshop:
 
 def _engine_base() -> str:
     """The Dockerfile of a base whose Python is the engine's: mounted, so the way to it must be there, open to any user."""
-    way = sorted({str(parent) for folder in engine_mounts() for parent in [folder, *folder.parents][:-1]})
-    path = f"{Path(sys.prefix) / 'bin'}:/usr/local/bin:/usr/bin:/bin"
+    way = sorted({str(parent) for folder in engine_mounts().values() for parent in [folder, *folder.parents][:-1]})
+    path = f"{ENGINE}/bin:/usr/local/bin:/usr/bin:/bin"
     return f"FROM {_BASE}\nRUN mkdir -p {' '.join(way)} && chmod a+rx {' '.join(way)}\nENV PATH={path}\n"
 
 
@@ -203,7 +243,7 @@ def _engine_base() -> str:
 def compile_engine() -> None:
     """Have bytecode for the engine's environment, as the Dockerfile has it; what is compiled already costs little."""
     site = Path(sys.prefix) / "lib" / f"python{sys.version_info.major}.{sys.version_info.minor}" / "site-packages"
-    with _timed("compiling the engine's bytecode"):
+    with timed("compiling the engine's bytecode"):
         subprocess.run([sys.executable, "-m", "compileall", "-qq", "-j0", str(site)], capture_output=True, check=False)
 
 
@@ -212,7 +252,7 @@ def _base() -> Path:
     suite, mirror, components = _distribution()
     place = _place("base", f"{suite} {_BASE_PACKAGES} {_NOT_IN_BASE}")
     if not place.exists():
-        with _timed(f"bootstrapping {suite}"), TemporaryDirectory(prefix="longshore-base-") as scratch:
+        with timed(f"bootstrapping {suite}"), TemporaryDirectory(prefix="longshore-base-") as scratch:
             system = Path(scratch) / "system"
             options = ["--variant=minbase", f"--components={components}", f"--include={','.join(_BASE_PACKAGES)}"]
             _run("debootstrap", *options, suite, str(system), mirror, environment=os.environ | {"PATH": search_path()})

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +33,7 @@ KUBE_PROXY = "kube-proxy.json"
 RUNTIME_SPEC = "runtime-spec.json"
 
 
-def write(folder: Path, kubeconfig: Path, certificate: Certificate, runtime_spec: str, mounts: Iterable[Path]) -> None:
+def write(folder: Path, kubeconfig: Path, certificate: Certificate, runtime_spec: str, mounts: Mapping[Path, Path]) -> None:
     """Write every file; containers are made from the runtime's own specification and see the folders to be mounted."""
     (folder / "cni").mkdir()
     (folder / "cni/10-pods.conflist").write_text(json.dumps(_pod_network(folder)))
@@ -56,10 +56,10 @@ def _pod_network(folder: Path) -> dict[str, Any]:
     return {"cniVersion": "1.0.0", "name": "pods", "plugins": [bridge, ports]}
 
 
-def _with_mounts(spec: dict[str, Any], folders: Iterable[Path]) -> dict[str, Any]:
-    """Every container sees these folders of the machine, read-only, where they are."""
-    for folder in folders:
-        mount = {"destination": str(folder), "type": "bind", "source": str(folder), "options": ["rbind", "ro"]}
+def _with_mounts(spec: dict[str, Any], mounts: Mapping[Path, Path]) -> dict[str, Any]:
+    """Every container sees these folders of the machine, read-only, at their places."""
+    for here, there in mounts.items():
+        mount = {"destination": str(there), "type": "bind", "source": str(here), "options": ["rbind", "ro"]}
         spec["mounts"].append(mount)
     spec["process"].pop("rlimits", None)  # the specification's own would allow 1024 open files
     return spec

@@ -16,9 +16,7 @@ from longshore import __version__
 from testbed import images
 from testbed import node as real
 from testbed.build import BuildFailed, Missing
-from testbed.fixtures import _do_without
-
-SERVED = ("storage-initializer", "runtime")
+from testbed.fixtures import do_without
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -40,7 +38,7 @@ def pytest_collection_finish(session: pytest.Session) -> None:
     visible = capture.global_and_fixture_disabled() if capture else contextlib.nullcontext()
     with visible, contextlib.suppress(Missing, BuildFailed):  # the fixtures meet them again, and report them
         real.build()
-        images.archives(SERVED, __version__)
+        images.archives(images.SERVED, __version__)
 
 
 @pytest.fixture(scope="session")
@@ -49,7 +47,7 @@ def image() -> images.Image:
     try:
         return images.archive("storage-initializer", __version__)
     except Missing as missing:
-        _do_without(str(missing))
+        do_without(str(missing))
 
 
 @pytest.fixture
@@ -58,7 +56,7 @@ def node_can_run() -> None:
     try:
         real.build()
     except Missing as missing:
-        _do_without(str(missing))
+        do_without(str(missing))
 
 
 @pytest.fixture(scope="module")
@@ -69,9 +67,9 @@ def node() -> Iterator[real.Node]:
     """
     try:
         real.build()
-        cluster = real.Node(images.archives(SERVED, __version__))
+        cluster = real.Node(images.archives(images.SERVED, __version__))
     except Missing as missing:
-        _do_without(str(missing))
+        do_without(str(missing))
     with cluster:
         yield cluster
 
