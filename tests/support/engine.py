@@ -37,6 +37,9 @@ class TestEngine:
     def environment(self, machine: Host, inherited: Mapping[str, str]) -> dict[str, str]:
         return dict(inherited) | {"PYTHONPATH": str(Path(__file__).parents[1])}
 
+    def prepare(self, machine: Host, environment: Mapping[str, str]) -> None:
+        pass
+
     def phase_of(self, line: str) -> str | None:
         return line.removeprefix("phase: ").strip() if line.startswith("phase: ") else None
 

@@ -42,6 +42,9 @@ SERVED = ("storage-initializer", "runtime")
 ENGINE = Path("/opt/engine")
 """Where containers find the engine's environment, wherever this checkout lies."""
 
+_ARCHITECTURES = "LlamaForCausalLM"
+"""Those that the runtime's image has vLLM look at; all of them would take a minute for each image."""
+
 _BASE = f"{TAG_PREFIX}/base:1"
 _ENGINE_BASE = f"{TAG_PREFIX}/engine-base:1"
 _BASE_PACKAGES = ("ca-certificates", "libgomp1", "libnuma1", "libstdc++6", "python3", "python3-pip")
@@ -102,7 +105,7 @@ def archive(target: str, version: str = "test") -> Image:
 def archives(targets: Iterable[str], version: str = "test") -> list[Image]:
     """Several at once: those that must be built share the layer of their base."""
     need("buildah", "debootstrap", "mount")
-    made_from = f"{_context_key()} {version} {_engine_base()}"
+    made_from = f"{_context_key()} {version} {_engine_base()} {_ARCHITECTURES}"
     wanted = {target: _place(target, made_from) for target in targets}
     with locked(_folder() / "build.lock"):
         absent = [target for target, place in wanted.items() if not place.exists()]
@@ -175,6 +178,7 @@ class _Workshop:
         arguments += self._bases()
         if target == "runtime":
             compile_engine()
+            arguments.append(f"--build-arg=ARCHITECTURES={_ARCHITECTURES}")
             arguments += [f"--volume={here}:{there}:ro" for here, there in engine_mounts().items()]
         else:
             arguments += self._pip_mounts()

@@ -52,6 +52,8 @@ class Launcher:
         self._engine.require()
         command = self.command()
         require_free_port(self._task.host, self._task.port)
+        environment = self._engine.environment(self._machine, os.environ)
+        self._engine.prepare(self._machine, environment)
         self._report(f"starting {self._engine.name} on the {self._machine.device} ({self._machine.cores} cores)")
         self._process = subprocess.Popen(
             command,
@@ -60,7 +62,7 @@ class Launcher:
             stderr=subprocess.STDOUT,
             text=True,
             errors="replace",
-            env=self._engine.environment(self._machine, os.environ),
+            env=environment,
             start_new_session=True,  # a Ctrl-C on the terminal is for the launcher, which then drains
             preexec_fn=_die_with_parent if sys.platform == "linux" else None,  # noqa: PLW1509 - one call of prctl, no locks
         )

@@ -49,6 +49,10 @@ class Engine(Protocol):
         """The engine's whole environment: offline, without credentials, `inherited` where it does no harm."""
         ...
 
+    def prepare(self, machine: Host, environment: Mapping[str, str]) -> None:
+        """Put in place what lets the engine start sooner; called once, with its whole environment, before it starts."""
+        ...
+
     def phase_of(self, line: str) -> str | None:
         """What the engine is doing, when a line of its output tells."""
         ...
