@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from datetime import UTC, datetime
-from typing import Annotated, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -53,7 +53,10 @@ class VersionRecord(Record):
 
 
 class Move(Record):
-    """One move of an alias. `previous` is the number of the move that a rollback of this one restores."""
+    """One move of an alias. `previous` is the number of the move that a rollback of this one restores.
+
+    A `protected` alias moves only when whoever moves it says so twice; each move carries it on to the next.
+    """
 
     version: str
     digest: Hex
@@ -61,3 +64,4 @@ class Move(Record):
     by: str
     reason: str | None = None
     previous: int | None = None
+    protected: Literal[True] | None = None

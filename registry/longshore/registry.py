@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from longshore import layout
@@ -29,6 +29,9 @@ from longshore_runtime.serve.facts import read_facts
 
 _PARALLEL_FILES = 4
 _COMMIT_ATTEMPTS = 100
+
+NOTHING = "-"
+"""Where an alias that does not exist points, to whom expects that; no version is called so."""
 
 
 @dataclass(frozen=True)
@@ -51,7 +54,10 @@ class Version:
 
 @dataclass(frozen=True)
 class AliasMove:
-    """One move of an alias: the `number`-th, to `version`, `by` whom, `at` what time (UTC) and why."""
+    """One move of an alias: the `number`-th, to `version`, `by` whom, `at` what time (UTC) and why.
+
+    To protect an alias, or to stop, is a move to where it is.
+    """
 
     model: str
     alias: str
@@ -62,6 +68,7 @@ class AliasMove:
     by: str
     reason: str | None
     previous: int | None
+    protected: bool = False
 
 
 @dataclass(frozen=True)
@@ -265,30 +272,63 @@ class Registry:
         hint = f"its aliases are: {known}" if known else f"set it: longshore alias {model} {alias} VERSION"
         raise NotFound(f"{model} has no alias {alias} in {self.uri}", hint)
 
-    def promote(self, model: str, alias: str, version: str, reason: str | None = None) -> AliasMove:
-        """Move an alias to a version. Where it points there already, nothing is written."""
+    def promote(
+        self,
+        model: str,
+        alias: str,
+        version: str,
+        reason: str | None = None,
+        *,
+        expected: str | None = None,
+        confirmed: bool = False,
+    ) -> AliasMove:
+        """Move an alias to a version. Where it points there already, nothing is written.
+
+        `expected` is the version that it must point to now (NOTHING: it must not exist), a protected alias
+        has to be `confirmed`; Refused is raised otherwise, and when somebody else moves it at the same moment.
+        """
         check_label(alias, "alias")
         target = self._require_version(model, version)
         latest = self._latest(model, alias)
         if latest and latest.version == target.version:
             return latest
+        _check_movable(model, alias, latest, expected, confirmed)
         previous = latest.number if latest else None
         return self._move(target, alias, latest, previous, reason)
 
-    def rollback(self, model: str, alias: str, reason: str | None = None) -> AliasMove:
+    def rollback(
+        self,
+        model: str,
+        alias: str,
+        reason: str | None = None,
+        *,
+        to: str | None = None,
+        expected: str | None = None,
+        confirmed: bool = False,
+    ) -> AliasMove:
         """Move an alias back to where it pointed before; again, to where it pointed before that.
 
-        A version that was itself rolled back is not returned to.
+        A version that was itself rolled back is not returned to, unless it is named: `to` is any version that
+        the alias has pointed to. `expected` and `confirmed` are those of `promote`.
         """
         latest = self.current(model, alias)
-        if latest.previous is None:
-            raise Refused(
-                f"{model}@{alias} has pointed to nothing before {latest.version}",
-                f"name a version: longshore alias {model} {alias} VERSION",
-            )
-        before = self._read_move(model, alias, latest.previous)
+        if to is not None and latest.version == check_label(to, "version"):
+            return latest
+        before = self._move_to(latest, to) if to is not None else self._move_before(latest)
+        _check_movable(model, alias, latest, expected, confirmed)
         target = self._follow(before)
         return self._move(target, alias, latest, before.previous, reason or f"rollback of {latest.version}")
+
+    def protect(
+        self, model: str, alias: str, *, protected: bool = True, reason: str | None = None, confirmed: bool = False
+    ) -> AliasMove:
+        """Have moves of an alias wait for a confirmation, or (`confirmed`) not any longer."""
+        latest = self.current(model, alias)
+        if latest.protected == protected:
+            return latest
+        _check_movable(model, alias, latest, None, confirmed)
+        reason = reason or ("protected" if protected else "not protected any more")
+        return self._move(self._follow(latest), alias, replace(latest, protected=protected), latest.previous, reason)
 
     def history(self, model: str, alias: str) -> Iterator[AliasMove]:
         """The moves of an alias, newest first."""
@@ -300,7 +340,15 @@ class Registry:
     ) -> AliasMove:
         """Write the move after `latest`: a compare-and-swap, since its key can be created only once."""
         number = latest.number + 1 if latest else 1
-        move = Move(version=target.version, digest=target.digest, at=now(), by=self._identity, reason=reason, previous=previous)
+        move = Move(
+            version=target.version,
+            digest=target.digest,
+            at=now(),
+            by=self._identity,
+            reason=reason,
+            previous=previous,
+            protected=True if latest and latest.protected else None,
+        )
         key = layout.move_key(target.model, alias, number)
         outcome = self._store.create(key, move.encode())
         if not outcome.won:
@@ -310,6 +358,25 @@ class Registry:
                 "look, then run the command again",
             )
         return _alias_move(target.model, alias, number, move)
+
+    def _move_before(self, latest: AliasMove) -> AliasMove:
+        """The move that a rollback restores."""
+        if latest.previous is None:
+            raise Refused(
+                f"{latest.model}@{latest.alias} has pointed to nothing before {latest.version}",
+                f"name a version: longshore alias {latest.model} {latest.alias} VERSION",
+            )
+        return self._read_move(latest.model, latest.alias, latest.previous)
+
+    def _move_to(self, latest: AliasMove, version: str) -> AliasMove:
+        """The newest move to a version."""
+        for move in self.history(latest.model, latest.alias):
+            if move.version == version:
+                return move
+        raise Refused(
+            f"{latest.model}@{latest.alias} has never pointed to {version}",
+            f"see longshore history {latest.model} {latest.alias}, or: longshore alias {latest.model} {latest.alias} {version}",
+        )
 
     def _latest(self, model: str, alias: str) -> AliasMove | None:
         newest = next(self._store.list_keys(layout.moves_folder(model, alias), limit=1), None)
@@ -371,4 +438,27 @@ def _refuse_other_content(existing: Version, digest: str) -> Refused:
 
 
 def _alias_move(model: str, alias: str, number: int, move: Move) -> AliasMove:
-    return AliasMove(model, alias, number, move.version, move.digest, move.at, move.by, move.reason, move.previous)
+    return AliasMove(
+        model,
+        alias,
+        number,
+        move.version,
+        move.digest,
+        move.at,
+        move.by,
+        move.reason,
+        move.previous,
+        protected=bool(move.protected),
+    )
+
+
+def _check_movable(model: str, alias: str, latest: AliasMove | None, expected: str | None, confirmed: bool) -> None:
+    """Raise Refused unless the alias is where it is expected to be, and confirmed where it is protected."""
+    current = latest.version if latest else NOTHING
+    if expected is not None and expected != current:
+        found = f"points to {current}, not to {expected}" if latest else "does not exist"
+        if expected == NOTHING:
+            found = f"exists: it points to {current}"
+        raise Refused(f"{model}@{alias} {found}", f"see who moved it: longshore history {model} {alias}")
+    if latest and latest.protected and not confirmed:
+        raise Refused(f"{model}@{alias} is protected; it points to {current}", "add --yes if you mean it")

@@ -99,6 +99,18 @@ def test_aliases_move_and_roll_back(pushed: CommandLine, tmp_path: Path) -> None
     assert rows[0] == ["AT", "ALIAS", "MOVE", "VERSION", "BY", "REASON"]
     assert [row[4:6] + row[-1:] for row in rows[1:]] == [["3", "1", "3"], ["2", "3", "faster"], ["1", "1", "tester"]]
     assert "has pointed to nothing before 1" in pushed("rollback", "m", "prod").error
+    assert pushed("rollback", "m", "prod", "--to", "3", "--if-current", "1").out == "m@prod -> 3\n"
+    assert [move["number"] for move in pushed("history", "m", "--limit", "2", "--json").json] == [4, 3]
+
+
+def test_a_protected_alias_waits_for_yes(pushed: CommandLine, tmp_path: Path) -> None:
+    pushed("push", make_model(tmp_path / "2", seed=2), "m")
+    assert pushed("alias", "m", "prod", "--protect").out == "m@prod -> 1  protected\n"
+    assert "m@prod is protected; it points to 1; add --yes if you mean it" in pushed("alias", "m", "prod", "2").error
+    assert pushed("alias", "m", "prod", "2", "--yes").out == "m@prod -> 2  protected\n"
+    assert pushed("alias", "m", "prod", "--unprotect", "--yes").out == "m@prod -> 2\n"
+    assert "does not exist" in pushed("alias", "m", "new", "2", "--if-current", "1").error
+    assert pushed("alias", "m", "new", "2", "--if-current", "-").out == "m@new -> 2\n"
 
 
 def test_a_flipped_byte_is_named_by_pull_verify_and_run(pushed: CommandLine, tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from longshore import Registry, layout
+from longshore.registry import NOTHING
 from longshore_runtime import paths
 from longshore_runtime.errors import Corrupt, InvalidModel, LongshoreError, NotFound, Refused
 from longshore_runtime.manifest import Manifest, Serving
@@ -151,6 +152,54 @@ def test_rolling_back_goes_further_back_each_time(registry: Registry, models: li
     assert reasons[:4] == ["rollback of 3", None, "rollback of 2", "broken"]
 
 
+def test_a_rollback_goes_to_any_version_that_the_alias_has_pointed_to(registry: Registry, models: list[Path]) -> None:
+    for number, model in enumerate(models, start=1):
+        registry.push(model, f"m:{number}", alias="prod" if number < 4 else None)
+    assert registry.rollback("m", "prod", to="1").version == "1"
+    assert registry.rollback("m", "prod", to="1").number == 4
+    assert registry.rollback("m", "prod", to="3").version == "3"
+    assert registry.rollback("m", "prod").version == "2"
+    with pytest.raises(Refused, match="m@prod has never pointed to 4; see longshore history m prod"):
+        registry.rollback("m", "prod", to="4")
+    assert registry.current("m", "prod").number == 6
+
+
+def test_a_move_can_be_bound_to_where_the_alias_is(registry: Registry, models: list[Path]) -> None:
+    for number, model in enumerate(models[:3], start=1):
+        registry.push(model, f"m:{number}")
+    with pytest.raises(Refused, match="m@prod does not exist; see who moved it"):
+        registry.promote("m", "prod", "1", expected="2")
+    assert registry.promote("m", "prod", "1", expected=NOTHING).number == 1
+    with pytest.raises(Refused, match="m@prod exists: it points to 1"):
+        registry.promote("m", "prod", "2", expected=NOTHING)
+    with pytest.raises(Refused, match="m@prod points to 1, not to 3"):
+        registry.promote("m", "prod", "2", expected="3")
+    assert registry.promote("m", "prod", "2", expected="1").number == 2
+    assert registry.promote("m", "prod", "2", expected="1").number == 2, "running it again is no error"
+    with pytest.raises(Refused, match="m@prod points to 2, not to 1"):
+        registry.rollback("m", "prod", expected="1")
+    assert registry.rollback("m", "prod", expected="2").version == "1"
+
+
+def test_a_protected_alias_moves_when_it_is_confirmed(registry: Registry, models: list[Path]) -> None:
+    for number, model in enumerate(models[:2], start=1):
+        registry.push(model, f"m:{number}", alias="prod")
+    assert registry.protect("m", "prod").protected
+    assert registry.protect("m", "prod").number == 3, "protecting it again writes nothing"
+    attempts = [
+        lambda confirmed: registry.promote("m", "prod", "1", confirmed=confirmed),
+        lambda confirmed: registry.rollback("m", "prod", confirmed=confirmed),
+        lambda confirmed: registry.protect("m", "prod", protected=False, confirmed=confirmed),
+    ]
+    for attempt in attempts:
+        with pytest.raises(Refused, match="m@prod is protected; it points to 2; add --yes"):
+            attempt(False)
+    assert registry.promote("m", "prod", "2").number == 3, "where it is already, nothing moves"
+    assert (attempts[1](True).version, registry.current("m", "prod").protected) == ("1", True)
+    assert not attempts[2](True).protected
+    assert registry.promote("m", "prod", "2").version == "2"
+
+
 def test_of_two_moves_at_once_one_is_told(registry: Registry, models: list[Path], monkeypatch: pytest.MonkeyPatch) -> None:
     for number, model in enumerate(models[:3], start=1):
         registry.push(model, f"m:{number}")
@@ -281,12 +330,29 @@ def test_a_folder_that_cannot_be_written_is_one_line(tmp_path: Path, model: Path
         Registry((tmp_path / "file" / "r").as_uri()).push(model, "m:1")
 
 
-def test_an_alias_is_read_with_one_listing_and_one_read(tmp_path: Path, model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_alias_is_read_with_one_listing_and_one_read_after_100_000_moves(
+    tmp_path: Path, model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     registry = Registry((tmp_path / "r").as_uri())
     registry.push(model, "m:1", alias="prod")
+    first = tmp_path / "r" / layout.move_key("m", "prod", 1)
+    for number in range(2, 100_001):
+        (first.parent / Path(layout.move_key("m", "prod", number)).name).symlink_to(first.name)
     calls: list[str] = []
     for name in ("read", "list_keys", "list_folders"):
         method = getattr(registry._store, name)
         monkeypatch.setattr(registry._store, name, lambda *a, _m=method, _n=name, **k: (calls.append(_n), _m(*a, **k))[1])
-    assert registry.current("m", "prod").version == "1"
+    assert registry.current("m", "prod").number == 100_000
     assert calls == ["list_keys", "read"]
+
+
+@pytest.mark.parametrize("root", ["moto", "versitygw"], indirect=True)
+def test_an_alias_in_a_bucket_is_read_with_two_requests(registry: Registry, model: Path) -> None:
+    registry.push(model, "m:1", alias="prod")
+    for number in range(50):
+        registry.protect("m", "prod", protected=not number % 2, confirmed=True)
+    requests: list[str] = []
+    events = registry._store.client.meta.events  # type: ignore[attr-defined]
+    events.register("before-send.s3", lambda event_name, **_: requests.append(event_name.rpartition(".")[2]))
+    assert registry.current("m", "prod").number == 51
+    assert requests == ["ListObjectsV2", "GetObject"]

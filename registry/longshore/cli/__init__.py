@@ -20,7 +20,7 @@ COMMANDS = {
     "show": ("read:show", "Show what a version is: files, digests, model facts."),
     "pull": ("transfer:pull", "Bring a version into a folder, every byte verified."),
     "verify": ("transfer:verify", "Hold a version, or a pulled folder, against its manifest."),
-    "alias": ("alias:alias", "Point an alias at a version."),
+    "alias": ("alias:alias", "Point an alias at a version, or protect it."),
     "rollback": ("alias:rollback", "Point an alias back at the version before."),
     "history": ("alias:history", "Show the moves of a model's aliases, newest first."),
     "run": ("run:run", "Serve a version on this machine, as a pod would."),
