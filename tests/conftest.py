@@ -11,7 +11,7 @@ from hypothesis import settings
 
 from support.command import CommandLine
 from support.models import find_smollm2, make_model
-from support.servers import S3Server, run_moto, run_versitygw
+from support.servers import S3Server, run_minio, run_moto, run_rclone, run_versitygw
 from testbed.build import binary
 
 pytest_plugins = ["testbed.fixtures", "testbed.node_fixtures"]
@@ -28,8 +28,9 @@ def pytest_configure() -> None:
 def pytest_collection_finish(session: pytest.Session) -> None:
     """Build what the S3 tests need before the first test, whose time limit should not count it."""
     used = {name for item in session.items for name in getattr(item, "fixturenames", ())}
-    if {"root", "versitygw"} & used and not session.config.option.collectonly:
-        binary("versitygw")
+    for name in ("versitygw", "minio"):
+        if {"root", name} & used and not session.config.option.collectonly:
+            binary(name)
 
 
 @pytest.fixture(scope="session")
@@ -64,7 +65,19 @@ def versitygw(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
         yield server
 
 
-@pytest.fixture(params=["file", "moto", "versitygw"])
+@pytest.fixture(scope="session")
+def minio(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
+    with run_minio(tmp_path_factory.mktemp("minio")) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def rclone(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
+    with run_rclone(tmp_path_factory.mktemp("rclone")) as server:
+        yield server
+
+
+@pytest.fixture(params=["file", "moto", "versitygw", "minio"])
 def root(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     """The root URI of an empty registry, on each kind of store in turn."""
     if request.param == "file":

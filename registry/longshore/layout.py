@@ -3,11 +3,18 @@
 <model>/versions/<version>.json          the commit
 <model>/aliases/<alias>/<n>.json         the n-th move of the alias, newest first in a listing
 <model>/trees/<digest>/…                 the files, and `.longshore/manifest.json`
+.longshore/…                             what the registry keeps for itself
 """
 
 from __future__ import annotations
 
 from longshore_runtime import paths
+
+CONDITIONS = ".longshore/conditions"
+"""What every process that commits tries to overwrite, to see that it cannot. No model's name begins with a dot."""
+
+PROBES = ".longshore/probes/"
+"""Where a store is tried out."""
 
 _MOVES = 10**12
 """Moves are numbered downwards in their keys, so that one LIST of one key finds the newest of any number."""

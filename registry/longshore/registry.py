@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from longshore import layout
+from longshore.guarantees import Guarantee, require_conditions, try_out
 from longshore.records import Move, VersionRecord, now
 from longshore.reference import RESERVED, Reference, check_label, check_model, parse_reference
 from longshore.settings import read_settings
@@ -93,12 +94,25 @@ class Registry:
         self._store = open_store(uri or settings.registry)
         self._identity = identity or settings.identity
         self.uri = self._store.uri
+        self._proved = False
+
+    def check_store(self) -> list[Guarantee]:
+        """Try out what the registry needs of its store; what was written for it is removed again."""
+        return try_out(self._store)
+
+    def _require_conditions(self) -> None:
+        """Before anything is committed: one request, once."""
+        if not self._proved:
+            require_conditions(self._store)
+            self._proved = True
 
     # -- reading -----------------------------------------------------------------------------------
 
     def models(self) -> Iterator[str]:
         """The names of all models, in ascending order within each level."""
         for name in self._store.list_folders(""):
+            if name.startswith("."):
+                continue
             folders = list(self._store.list_folders(f"{name}/"))
             if not RESERVED.isdisjoint(folders):
                 yield name
@@ -186,6 +200,7 @@ class Registry:
         files = tree.scan(directory)
         locations = {file.path: file.location for file in files}
         facts = read_facts(locations)
+        self._require_conditions()
         entries = _digest_files(files, progress)
         manifest = Manifest(files=entries, model=facts, serving=serving or Serving())
         label = target.version or self._next_version(target.model, manifest)
@@ -339,6 +354,7 @@ class Registry:
         self, target: Version, alias: str, latest: AliasMove | None, previous: int | None, reason: str | None
     ) -> AliasMove:
         """Write the move after `latest`: a compare-and-swap, since its key can be created only once."""
+        self._require_conditions()
         number = latest.number + 1 if latest else 1
         move = Move(
             version=target.version,

@@ -88,6 +88,22 @@ def connect() -> S3Client:
     return client
 
 
+def identity() -> str:
+    """Who the credentials belong to: the ARN that STS tells, else (a store without STS, no answer) the access key's id."""
+    session = boto3.Session()
+    credentials = session.get_credentials()
+    if credentials is None:
+        return "anonymous"
+    own = os.environ.get("AWS_ENDPOINT_URL") or os.environ.get("AWS_ENDPOINT_URL_S3")
+    if own and not os.environ.get("AWS_ENDPOINT_URL_STS"):
+        return f"key {credentials.access_key}"  # not AWS, and nobody says where its STS is
+    settings = Config(retries={"total_max_attempts": 1}, connect_timeout=2, read_timeout=2)
+    try:
+        return str(session.client("sts", config=settings).get_caller_identity()["Arn"])
+    except (BotoCoreError, ClientError):
+        return f"key {credentials.access_key}"
+
+
 def error_code(error: ClientError) -> str:
     """The store's word for what went wrong, or the HTTP status where it has none."""
     return str(error.response.get("Error", {}).get("Code") or error.response.get("ResponseMetadata", {}).get("HTTPStatusCode"))

@@ -1,4 +1,4 @@
-"""S3 servers on the loopback interface: moto for speed, versitygw as a real one."""
+"""S3 servers on the loopback interface: moto for speed, versitygw and MinIO as real ones, rclone as one that lies."""
 
 from __future__ import annotations
 
@@ -7,13 +7,16 @@ import os
 import signal
 import socket
 import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import boto3
 import pytest
+from botocore.exceptions import BotoCoreError, ClientError
 
 from testbed.build import binary
 
@@ -38,11 +41,14 @@ class S3Server:
             "AWS_EC2_METADATA_DISABLED": "true",
         }
 
-    def make_bucket(self, name: str) -> None:
-        client = boto3.client(
-            "s3", endpoint_url=self.endpoint, aws_access_key_id=KEY, aws_secret_access_key=SECRET, region_name="us-east-1"
+    def client(self, service: str = "s3") -> Any:
+        """A client with all permissions."""
+        return boto3.client(
+            service, endpoint_url=self.endpoint, aws_access_key_id=KEY, aws_secret_access_key=SECRET, region_name="us-east-1"
         )
-        client.create_bucket(Bucket=name)
+
+    def make_bucket(self, name: str) -> None:
+        self.client().create_bucket(Bucket=name)
 
 
 @contextlib.contextmanager
@@ -62,18 +68,47 @@ def run_moto() -> Iterator[S3Server]:
 @contextlib.contextmanager
 def run_versitygw(folder: Path, host: str = "127.0.0.1") -> Iterator[S3Server]:
     """versitygw over a folder, stopped at the end."""
-    program = binary("versitygw")
     port = free_port()
-    environment = {"ROOT_ACCESS_KEY": KEY, "ROOT_SECRET_KEY": SECRET, "PATH": os.environ["PATH"]}
     data, sidecar = folder / "data", folder / "meta"
     data.mkdir(parents=True)
     sidecar.mkdir()
-    command = [str(program), "--port", f"{host}:{port}", "--quiet", "posix", "--sidecar", str(sidecar), str(data)]
-    with open(folder / "log", "w") as log:
-        process = subprocess.Popen(command, env=environment, stdout=log, stderr=log)
+    command = [binary("versitygw"), "--port", f"{host}:{port}", "--quiet", "posix", "--sidecar", sidecar, data]
+    with _running(folder / "log", port, host, *command, ROOT_ACCESS_KEY=KEY, ROOT_SECRET_KEY=SECRET):
+        yield S3Server(f"http://{host}:{port}", data)
+
+
+@contextlib.contextmanager
+def run_minio(folder: Path) -> Iterator[S3Server]:
+    """MinIO over a folder, stopped at the end. It keeps bytes in a form of its own."""
+    port = free_port()
+    settings = {"MINIO_ROOT_USER": KEY, "MINIO_ROOT_PASSWORD": SECRET, "MINIO_BROWSER": "off", "HOME": str(folder)}
+    command = [binary("minio"), "server", "--quiet", "--address", f"127.0.0.1:{port}", folder / "data"]
+    with _running(folder / "log", port, "127.0.0.1", *command, **settings):
+        server = S3Server(f"http://127.0.0.1:{port}")
+        await_answer(server)
+        yield server
+
+
+@contextlib.contextmanager
+def run_rclone(folder: Path) -> Iterator[S3Server]:
+    """rclone's `serve s3`, which accepts conditional writes and ignores the condition."""
+    port = free_port()
+    (folder / "data").mkdir()
+    program = Path(sys.executable).parent / "rclone"
+    command = [program, "serve", "s3", "--addr", f"127.0.0.1:{port}", "--auth-key", f"{KEY},{SECRET}", folder / "data"]
+    with _running(folder / "log", port, "127.0.0.1", *command, RCLONE_CONFIG=os.devnull, HOME=str(folder)):
+        yield S3Server(f"http://127.0.0.1:{port}", folder / "data")
+
+
+@contextlib.contextmanager
+def _running(log: Path, port: int, host: str, *command: str | Path, **settings: str) -> Iterator[None]:
+    """A server that listens on the port, until the block ends."""
+    with open(log, "w") as output:
+        words = [str(word) for word in command]
+        process = subprocess.Popen(words, env={"PATH": os.environ["PATH"]} | settings, stdout=output, stderr=output)
         try:
-            wait_for_port(port, process, folder / "log", host)
-            yield S3Server(f"http://{host}:{port}", data)
+            wait_for_port(port, process, log, host)
+            yield
         finally:
             process.send_signal(signal.SIGTERM)
             try:
@@ -81,6 +116,19 @@ def run_versitygw(folder: Path, host: str = "127.0.0.1") -> Iterator[S3Server]:
             except subprocess.TimeoutExpired:
                 process.kill()
                 process.wait()
+
+
+def await_answer(server: S3Server) -> None:
+    """Return once the server serves requests: it may listen before it does."""
+    end = time.monotonic() + 30
+    while True:
+        try:
+            server.client().list_buckets()
+            return
+        except (ClientError, BotoCoreError):
+            if time.monotonic() > end:
+                raise
+            time.sleep(0.1)
 
 
 def free_port() -> int:

@@ -23,6 +23,7 @@ COMMANDS = {
     "alias": ("alias:alias", "Point an alias at a version, or protect it."),
     "rollback": ("alias:rollback", "Point an alias back at the version before."),
     "history": ("alias:history", "Show the moves of a model's aliases, newest first."),
+    "registry": ("registry:registry", "Try out the store below a registry."),
     "run": ("run:run", "Serve a version on this machine, as a pod would."),
     "deploy": ("deploy:deploy", "Serve a version in a cluster and watch it become ready."),
     "status": ("deploy:status", "Show what is deployed, how far it is, and why not further."),

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import getpass
 import os
+import socket
 import uuid
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
 from itertools import islice
 from pathlib import Path
 
 from longshore.storage.chunks import read_chunks
-from longshore.storage.port import Created
+from longshore.storage.port import Created, Stored, Unfinished
 from longshore_runtime.errors import Refused, StoreFailed
 from longshore_runtime.manifest import File
 from longshore_runtime.pull.sources.file import split_uri
 
+_PLACE_ATTEMPTS = 20
 _DRAFTS = ".drafts"
 """Where objects are written before they get their name; no key begins so."""
 
@@ -30,12 +33,11 @@ class FileStore:
         with self._explained(key), self._draft() as draft:
             draft.write_bytes(data)
             _sync(draft)
-            target = self._prepare(key)
+            target = self._path(key)
             try:
-                os.link(draft, target)
+                _place(draft, target, os.link)
             except FileExistsError:
                 return Created(False, target.read_bytes())
-            _sync(target.parent)
             return Created(True, data)
 
     def read(self, key: str) -> bytes | None:
@@ -51,9 +53,64 @@ class FileStore:
     def list_folders(self, folder: str) -> Iterator[str]:
         return (name for name, is_folder in self._scan(folder) if is_folder and name != _DRAFTS)
 
+    def list_tree(self, folder: str) -> Iterator[Stored]:
+        for name, is_folder in self._scan(folder):
+            if is_folder:
+                if folder or name != _DRAFTS:
+                    yield from self.list_tree(f"{folder}{name}/")
+            elif status := self._status(folder + name):
+                yield Stored(folder + name, status.st_size, status.st_mtime)
+
+    def delete(self, keys: Iterable[str]) -> None:
+        for key in keys:
+            with self._explained(key):
+                target = self._path(key)
+                with suppress(FileNotFoundError, NotADirectoryError):
+                    target.unlink()
+                    _sync(target.parent)
+                self._prune(target.parent)
+
+    def _prune(self, folder: Path) -> None:
+        """Remove folders that have become empty, which a listing would show although nothing is in them."""
+        while folder != self._root and self._root in folder.parents:
+            try:
+                folder.rmdir()
+            except FileNotFoundError:
+                pass
+            except OSError:  # somebody has put something there
+                return
+            folder = folder.parent
+
+    def list_unfinished(self) -> Iterator[Unfinished]:
+        for name, _ in self._scan(f"{_DRAFTS}/"):
+            if status := self._status(f"{_DRAFTS}/{name}"):
+                yield Unfinished(None, name, status.st_size, status.st_mtime)
+
+    def discard(self, unfinished: Unfinished) -> None:
+        with self._explained(unfinished.name):
+            (self._root / _DRAFTS / unfinished.name).unlink(missing_ok=True)
+
+    def _status(self, key: str) -> os.stat_result | None:
+        with self._explained(key), suppress(FileNotFoundError, NotADirectoryError):
+            return self._path(key).stat()
+        return None
+
+    def refuses_overwrite(self, key: str) -> bool:
+        return not (self.create(key, b"{}").won and self.create(key, b"{}").won)
+
+    def refuses_damage(self, key: str) -> bool | None:
+        return None
+
+    def identity(self) -> str:
+        host = socket.gethostname()
+        try:
+            return f"{getpass.getuser()}@{host}"
+        except (OSError, KeyError):  # an arbitrary UID has no name
+            return f"uid-{os.getuid()}@{host}"
+
     def put_file(self, key: str, location: Path, file: File, chunk_size: int, advance: Callable[[int], None]) -> bool:
         with self._explained(key):
-            target = self._prepare(key)
+            target = self._path(key)
             if self._holds(target, file, chunk_size, advance):
                 return False
             with self._draft() as draft:
@@ -62,8 +119,7 @@ class FileStore:
                         out.write(chunk)
                         advance(len(chunk))
                     os.fsync(out.fileno())
-                os.replace(draft, target)
-            _sync(target.parent)
+                _place(draft, target, os.replace)
             return True
 
     def _holds(self, target: Path, file: File, chunk_size: int, advance: Callable[[int], None]) -> bool:
@@ -88,11 +144,6 @@ class FileStore:
     def _path(self, key: str) -> Path:
         return self._root / key
 
-    def _prepare(self, key: str) -> Path:
-        target = self._path(key)
-        _make_folder(target.parent)
-        return target
-
     @contextmanager
     def _draft(self) -> Iterator[Path]:
         """A fresh name to write to, on the registry's own file system, gone afterwards."""
@@ -115,6 +166,20 @@ class FileStore:
                 f"the registry {self.uri} cannot be used: {where}: {reason}",
                 "check the folder's permissions and free space, or choose another with --registry",
             ) from error
+
+
+def _place(draft: Path, target: Path, move: Callable[[Path, Path], None]) -> None:
+    """Give the draft its name; again, should somebody prune the empty folder in between."""
+    for left in reversed(range(_PLACE_ATTEMPTS)):
+        try:
+            _make_folder(target.parent)
+            move(draft, target)
+            break
+        except FileNotFoundError:
+            if not left or not draft.exists():
+                raise
+    with suppress(FileNotFoundError):  # removed already
+        _sync(target.parent)
 
 
 def _make_folder(folder: Path) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -16,6 +16,28 @@ class Created:
 
     won: bool
     data: bytes
+
+
+@dataclass(frozen=True)
+class Stored:
+    """One object: `size` in bytes, `modified` by the store's clock in seconds since the epoch, UTC."""
+
+    key: str
+    size: int
+    modified: float
+
+
+@dataclass(frozen=True)
+class Unfinished:
+    """Something that a writer has begun and not finished: invisible to readers, and taking room.
+
+    `key` is what it would have become, where that is known; `name` is the store's own for it.
+    """
+
+    key: str | None
+    name: str
+    size: int
+    modified: float
 
 
 class Store(Protocol):
@@ -45,6 +67,37 @@ class Store(Protocol):
 
     def list_folders(self, folder: str) -> Iterator[str]:
         """The names of the folders directly in `folder`, in ascending order."""
+        ...
+
+    def list_tree(self, folder: str) -> Iterator[Stored]:
+        """Every object below `folder`, at any depth."""
+        ...
+
+    def delete(self, keys: Iterable[str]) -> None:
+        """Remove objects; those that are not there are no error. Once it returns nobody sees them."""
+        ...
+
+    def list_unfinished(self) -> Iterator[Unfinished]:
+        """What writers of this registry have begun and not finished, now or long ago."""
+        ...
+
+    def discard(self, unfinished: Unfinished) -> None:
+        """Remove something unfinished; its writer, should it still be there, fails and loses nothing else."""
+        ...
+
+    def refuses_overwrite(self, key: str) -> bool:
+        """Whether the place keeps what `create` promises, seen now: a second creation of `key` is refused.
+
+        Leaves a small object there; once it exists this is one request.
+        """
+        ...
+
+    def refuses_damage(self, key: str) -> bool | None:
+        """Whether the place itself holds bytes against the checksum that they are sent with; None where none are sent."""
+        ...
+
+    def identity(self) -> str:
+        """Who acts, as whoever checks the credentials would say it; never a secret. Asked for once."""
         ...
 
     def put_file(self, key: str, location: Path, file: File, chunk_size: int, advance: Callable[[int], None]) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import hashlib
 import time
 from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
@@ -12,18 +13,21 @@ from typing import TYPE_CHECKING
 from botocore.exceptions import ClientError
 
 from longshore.storage.chunks import read_chunks
-from longshore.storage.port import Created
+from longshore.storage.port import Created, Stored, Unfinished
 from longshore_runtime import s3
-from longshore_runtime.errors import Interrupted
+from longshore_runtime.errors import Interrupted, StoreFailed
 from longshore_runtime.manifest import File
 
 if TYPE_CHECKING:
-    from mypy_boto3_s3.type_defs import CompletedPartTypeDef, ListObjectsV2OutputTypeDef
+    from mypy_boto3_s3.type_defs import CompletedPartTypeDef, ListObjectsV2OutputTypeDef, ObjectIdentifierTypeDef
 
 PART_SIZE = 16 * 1024 * 1024
 MAX_PARTS = 10_000
 _SHA256 = "longshore-sha256"
 _CREATE_ATTEMPTS = 8
+_DELETED_AT_ONCE = 1000
+_TAKEN = {"PreconditionFailed", "412"}
+_BUSY = {"ConditionalRequestConflict", "409"}
 
 
 class S3Store(s3.S3Folder):
@@ -38,9 +42,9 @@ class S3Store(s3.S3Folder):
                     return Created(True, data)
                 except ClientError as error:
                     code = s3.error_code(error)
-                    if code not in ("PreconditionFailed", "412", "ConditionalRequestConflict", "409"):
+                    if code not in _TAKEN | _BUSY:
                         raise
-            if code in ("PreconditionFailed", "412") and (stored := self.read(key)) is not None:
+            if code in _TAKEN and (stored := self.read(key)) is not None:
                 # A request that boto3 repeated after a lost answer finds its own bytes: that is a win.
                 return Created(stored == data, stored)
             time.sleep(0.05 * 2**attempt)
@@ -55,6 +59,82 @@ class S3Store(s3.S3Folder):
         for page in self._pages(folder, None):
             for entry in page.get("CommonPrefixes", []):
                 yield entry["Prefix"][len(self.prefix) + len(folder) :].rstrip("/")
+
+    def list_tree(self, folder: str) -> Iterator[Stored]:
+        pages = self.client.get_paginator("list_objects_v2").paginate(Bucket=self.bucket, Prefix=self.prefix + folder)
+        with s3.explained(self.uri_of(folder)):
+            for page in pages:
+                for entry in page.get("Contents", []):
+                    yield Stored(entry["Key"][len(self.prefix) :], entry["Size"], entry["LastModified"].timestamp())
+
+    def delete(self, keys: Iterable[str]) -> None:
+        keys = iter(keys)
+        while batch := list(islice(keys, _DELETED_AT_ONCE)):
+            with s3.explained(self.uri_of(batch[0])):
+                names: list[ObjectIdentifierTypeDef] = [{"Key": self.prefix + key} for key in batch]
+                answer = self.client.delete_objects(Bucket=self.bucket, Delete={"Objects": names, "Quiet": True})
+            if errors := answer.get("Errors"):
+                raise StoreFailed(
+                    f"the store does not delete {self.uri}/{errors[0]['Key'][len(self.prefix) :]}: {errors[0].get('Code')}",
+                    "give these credentials that permission, or use others",
+                )
+
+    def list_unfinished(self) -> Iterator[Unfinished]:
+        pages = self.client.get_paginator("list_multipart_uploads").paginate(Bucket=self.bucket, Prefix=self.prefix)
+        with s3.explained(self.uri):
+            for page in pages:
+                for upload in page.get("Uploads", []):
+                    key, number = upload["Key"], upload["UploadId"]
+                    if key.startswith(self.prefix):  # some stores list all
+                        size, modified = self._measure(key, number, upload["Initiated"].timestamp())
+                        yield Unfinished(key[len(self.prefix) :], number, size, modified)
+
+    def _measure(self, key: str, upload: str, begun: float) -> tuple[int, float]:
+        """The bytes of an upload's parts, and when the last of them came."""
+        size, latest = 0, begun
+        pages = self.client.get_paginator("list_parts").paginate(Bucket=self.bucket, Key=key, UploadId=upload)
+        try:
+            for page in pages:
+                for part in page.get("Parts", []):
+                    size, latest = size + part["Size"], max(latest, part["LastModified"].timestamp())
+        except ClientError as error:  # finished or given up since it was listed
+            if s3.error_code(error) != "NoSuchUpload":
+                raise
+        return size, latest
+
+    def discard(self, unfinished: Unfinished) -> None:
+        key = self.prefix + (unfinished.key or "")
+        with s3.explained(self.uri_of(unfinished.key or "")):
+            try:
+                self.client.abort_multipart_upload(Bucket=self.bucket, Key=key, UploadId=unfinished.name)
+            except ClientError as error:
+                if s3.error_code(error) != "NoSuchUpload":
+                    raise
+
+    def refuses_overwrite(self, key: str) -> bool:
+        for _ in range(2):  # the first time ever it is created
+            with s3.explained(self.uri_of(key)):
+                try:
+                    self.client.put_object(Bucket=self.bucket, Key=self.prefix + key, Body=b"{}", IfNoneMatch="*")
+                except ClientError as error:
+                    if s3.error_code(error) in _TAKEN | _BUSY:
+                        return True
+                    raise
+        return False
+
+    def refuses_damage(self, key: str) -> bool | None:
+        wrong = base64.b64encode(hashlib.sha256(b"other bytes").digest()).decode()
+        with s3.explained(self.uri_of(key)):
+            try:
+                self.client.put_object(Bucket=self.bucket, Key=self.prefix + key, Body=b"bytes", ChecksumSHA256=wrong)
+            except ClientError as error:
+                if error.response["ResponseMetadata"]["HTTPStatusCode"] == 400:
+                    return True
+                raise
+        return False
+
+    def identity(self) -> str:
+        return s3.identity()
 
     def put_file(self, key: str, location: Path, file: File, chunk_size: int, advance: Callable[[int], None]) -> bool:
         with s3.explained(self.uri_of(key)):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -46,6 +47,53 @@ def test_folders_are_listed_by_level_in_order(store: Store) -> None:
     assert list(store.list_folders("m/")) == ["aliases", "versions"]
     assert list(store.list_folders("")) == ["m", "n"]
     assert list(store.list_keys("absent/")) == list(store.list_folders("absent/")) == []
+
+
+def test_a_tree_is_listed_whole_with_sizes_and_the_stores_time(store: Store) -> None:
+    before = time.time()
+    for key in ("m/trees/d/a/b.bin", "m/trees/d/c.bin", "m/trees/dd/x"):
+        store.create(key, b"12345")
+    found = {stored.key: stored for stored in store.list_tree("m/trees/d/")}
+    assert found.keys() == {"m/trees/d/a/b.bin", "m/trees/d/c.bin"}
+    assert all(stored.size == 5 and before - 2 < stored.modified < time.time() + 2 for stored in found.values())
+    assert {stored.key for stored in store.list_tree("")} == {*found, "m/trees/dd/x"}
+
+
+def test_what_is_deleted_is_gone_with_its_folders(store: Store) -> None:
+    keys = [f"m/trees/d/{number}/x" for number in range(20)] if store.uri.startswith("file") else ["m/trees/d/0/x"]
+    for key in [*keys, "m/versions/1.json"]:
+        store.create(key, b"{}")
+    store.delete([*keys, "m/trees/never/there"])
+    assert store.read(keys[0]) is None
+    assert [stored.key for stored in store.list_tree("")] == ["m/versions/1.json"]
+    assert list(store.list_folders("m/")) == ["versions"]
+    store.delete([])
+    store.delete(keys)
+    assert store.create(keys[0], b"again").won
+
+
+@pytest.mark.parametrize("root", ["file", "moto", "minio"], indirect=True)  # versitygw: see guards.py
+def test_creating_while_the_folder_is_pruned_succeeds(store: Store) -> None:
+    def come_and_go(racer: int) -> None:
+        for number in range(20):
+            key = f"m/markers/{racer}-{number}"
+            assert store.create(key, b"{}").won
+            store.delete([key])
+
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(come_and_go, range(4)))
+    assert list(store.list_tree("")) == []
+
+
+def test_a_store_shows_that_it_refuses_to_overwrite(store: Store) -> None:
+    for _ in range(2):
+        assert store.refuses_overwrite(".longshore/conditions")
+    assert store.identity()
+
+
+@pytest.mark.parametrize(("root", "refuses"), [("file", None), ("versitygw", True), ("minio", True)], indirect=["root"])
+def test_a_real_store_refuses_damaged_bytes(root: str, refuses: bool | None) -> None:
+    assert open_store(root).refuses_damage("damaged") == refuses
 
 
 @pytest.mark.parametrize("size", [0, 1, CHUNK_SIZE, CHUNK_SIZE * 2, CHUNK_SIZE * 5 + 123])

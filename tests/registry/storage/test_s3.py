@@ -101,3 +101,24 @@ def test_a_failed_upload_leaves_no_parts_behind(store: S3Store, tmp_path_factory
     with pytest.raises(Exception, match="changed during the push"):
         store.put_file("m/weights", location, file, 8 * 1024 * 1024, lambda _: None)
     assert "Uploads" not in store.client.list_multipart_uploads(Bucket="faults")
+
+
+def test_uploads_that_nobody_finished_are_listed_and_discarded(store: S3Store) -> None:
+    upload = store.client.create_multipart_upload(Bucket="faults", Key="r/m/trees/d/x")["UploadId"]
+    store.client.upload_part(Bucket="faults", Key="r/m/trees/d/x", UploadId=upload, PartNumber=1, Body=b"part")
+    store.client.create_multipart_upload(Bucket="faults", Key="another/registry")
+    (found,) = store.list_unfinished()
+    assert (found.key, found.size) == ("m/trees/d/x", 4)
+    store.discard(found)
+    store.discard(found)
+    assert list(store.list_unfinished()) == []
+
+
+def test_the_identity_is_what_sts_says_or_the_keys_name(
+    store: S3Store, moto: S3Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert store.identity() == "key testing-key"
+    monkeypatch.setenv("AWS_ENDPOINT_URL_STS", moto.endpoint)
+    assert store.identity().startswith("arn:aws:")
+    monkeypatch.setenv("AWS_ENDPOINT_URL_STS", f"http://127.0.0.1:{free_port()}")
+    assert store.identity() == "key testing-key"
