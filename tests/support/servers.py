@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-import signal
 import socket
-import subprocess
 import sys
 import time
 from collections.abc import Iterator
@@ -15,10 +13,10 @@ from pathlib import Path
 from typing import Any
 
 import boto3
-import pytest
 from botocore.exceptions import BotoCoreError, ClientError
 
 from testbed.build import binary
+from testbed.daemons import Daemons
 
 KEY, SECRET = "testing-key", "testing-secret"
 
@@ -73,7 +71,7 @@ def run_versitygw(folder: Path, host: str = "127.0.0.1") -> Iterator[S3Server]:
     data.mkdir(parents=True)
     sidecar.mkdir()
     command = [binary("versitygw"), "--port", f"{host}:{port}", "--quiet", "posix", "--sidecar", sidecar, data]
-    with _running(folder / "log", port, host, *command, ROOT_ACCESS_KEY=KEY, ROOT_SECRET_KEY=SECRET):
+    with _running(port, host, *command, ROOT_ACCESS_KEY=KEY, ROOT_SECRET_KEY=SECRET):
         yield S3Server(f"http://{host}:{port}", data)
 
 
@@ -83,7 +81,7 @@ def run_minio(folder: Path) -> Iterator[S3Server]:
     port = free_port()
     settings = {"MINIO_ROOT_USER": KEY, "MINIO_ROOT_PASSWORD": SECRET, "MINIO_BROWSER": "off", "HOME": str(folder)}
     command = [binary("minio"), "server", "--quiet", "--address", f"127.0.0.1:{port}", folder / "data"]
-    with _running(folder / "log", port, "127.0.0.1", *command, **settings):
+    with _running(port, "127.0.0.1", *command, **settings):
         server = S3Server(f"http://127.0.0.1:{port}")
         await_answer(server)
         yield server
@@ -96,26 +94,17 @@ def run_rclone(folder: Path) -> Iterator[S3Server]:
     (folder / "data").mkdir()
     program = Path(sys.executable).parent / "rclone"
     command = [program, "serve", "s3", "--addr", f"127.0.0.1:{port}", "--auth-key", f"{KEY},{SECRET}", folder / "data"]
-    with _running(folder / "log", port, "127.0.0.1", *command, RCLONE_CONFIG=os.devnull, HOME=str(folder)):
+    with _running(port, "127.0.0.1", *command, RCLONE_CONFIG=os.devnull, HOME=str(folder)):
         yield S3Server(f"http://127.0.0.1:{port}", folder / "data")
 
 
 @contextlib.contextmanager
-def _running(log: Path, port: int, host: str, *command: str | Path, **settings: str) -> Iterator[None]:
-    """A server that listens on the port, until the block ends."""
-    with open(log, "w") as output:
-        words = [str(word) for word in command]
-        process = subprocess.Popen(words, env={"PATH": os.environ["PATH"]} | settings, stdout=output, stderr=output)
-        try:
-            wait_for_port(port, process, log, host)
-            yield
-        finally:
-            process.send_signal(signal.SIGTERM)
-            try:
-                process.wait(10)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
+def _running(port: int, host: str, program: Path, *arguments: str | Path, **settings: str) -> Iterator[None]:
+    """A server that listens on the port, until the block ends, or this process, however that comes about."""
+    with contextlib.closing(Daemons()) as daemons:
+        daemons.start(program.name, program, *arguments, PATH=os.environ["PATH"], **settings)
+        daemons.await_ready(program.name, lambda: listens(host, port))
+        yield
 
 
 def await_answer(server: S3Server) -> None:
@@ -136,12 +125,8 @@ def free_port() -> int:
         return server.getsockname()[1]
 
 
-def wait_for_port(port: int, process: subprocess.Popen[bytes], log: Path, host: str = "127.0.0.1") -> None:
-    end = time.monotonic() + 30
-    while time.monotonic() < end:
-        if process.poll() is not None:
-            break
-        with contextlib.suppress(OSError), socket.create_connection((host, port), 1):
-            return
-        time.sleep(0.05)
-    pytest.fail(f"the server did not start: {log.read_text()[-2000:]}")
+def listens(host: str, port: int) -> bool:
+    """Whether a connection is taken there."""
+    with contextlib.suppress(OSError), socket.create_connection((host, port), 1):
+        return True
+    return False
