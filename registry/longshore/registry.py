@@ -7,50 +7,31 @@ at most files of a tree that no record names, and running it again uses them.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from longshore import layout
 from longshore.guarantees import Guarantee, require_conditions, try_out
+from longshore.pushing import Pusher, check_target
 from longshore.records import Move, VersionRecord, now
-from longshore.reference import RESERVED, Reference, check_label, check_model, parse_reference
+from longshore.reference import RESERVED, check_label, check_model, parse_reference
 from longshore.settings import read_settings
 from longshore.storage import open_store
-from longshore_runtime import tree
-from longshore_runtime.digests import digest_bytes, digest_file
+from longshore.version import Version, make_version
+from longshore_runtime.digests import digest_bytes
 from longshore_runtime.errors import Corrupt, LongshoreError, NotFound, Refused
-from longshore_runtime.manifest import CHUNK_SIZE, File, Manifest, Serving, parse
+from longshore_runtime.manifest import Manifest, Serving, parse
 from longshore_runtime.progress import Progress, Silent
 from longshore_runtime.pull.engine import Verdict, pull
 from longshore_runtime.pull.sources import open_source
 from longshore_runtime.pull.verification import Finding, verify
-from longshore_runtime.serve.facts import read_facts
 
 _PARALLEL_FILES = 4
-_COMMIT_ATTEMPTS = 100
 
 NOTHING = "-"
 """Where an alias that does not exist points, to whom expects that; no version is called so."""
-
-
-@dataclass(frozen=True)
-class Version:
-    """A committed version. `digest` is hex, `uri` the address of its tree, `created` UTC."""
-
-    model: str
-    version: str
-    digest: str
-    uri: str
-    created: str
-    by: str
-    message: str | None = None
-
-    @property
-    def reference(self) -> str:
-        """`model:version`."""
-        return f"{self.model}:{self.version}"
 
 
 @dataclass(frozen=True)
@@ -100,8 +81,8 @@ class Registry:
         """Try out what the registry needs of its store; what was written for it is removed again."""
         return try_out(self._store)
 
-    def _require_conditions(self) -> None:
-        """Before anything is committed: one request, once."""
+    def require_conditions(self) -> None:
+        """Before anything is committed: one request, once. Raises Refused when the store lets writers overwrite each other."""
         if not self._proved:
             require_conditions(self._store)
             self._proved = True
@@ -128,7 +109,7 @@ class Registry:
         if not labels:
             raise NotFound(f"{self.uri} has no model {model}", f"push it: longshore push DIRECTORY {model}")
         with ThreadPoolExecutor(_PARALLEL_FILES) as pool:
-            found = list(pool.map(lambda label: self._read_version(model, label), labels))
+            found = list(pool.map(lambda label: self.find(model, label), labels))
         return sorted((version for version in found if version), key=lambda version: (version.created, version.version))
 
     def resolve(self, reference: str) -> Version:
@@ -189,87 +170,13 @@ class Registry:
         Running it again resumes what was cut short, repairs what was damaged, and changes nothing else.
         Raises Refused when the version exists with other content, naming both digests.
         """
-        target = parse_reference(reference)
-        if target.alias is not None or target.digest is not None:
-            raise LongshoreError(
-                f"{reference} is not what a push can create", f"write {target.model}:VERSION, and --alias ALIAS"
-            )
+        target = check_target(reference)
         if alias is not None:
             check_label(alias, "alias")
-        progress = progress or Silent()
-        files = tree.scan(directory)
-        locations = {file.path: file.location for file in files}
-        facts = read_facts(locations)
-        self._require_conditions()
-        entries = _digest_files(files, progress)
-        manifest = Manifest(files=entries, model=facts, serving=serving or Serving())
-        label = target.version or self._next_version(target.model, manifest)
-        manifest = self._agree(target, label, manifest)
-        sent = self._send(target.model, manifest, locations, progress)
-        version, created = self._commit(target, label, manifest, message)
+        pusher = Pusher(self._store, self, self._identity, progress or Silent())
+        version, created, size, sent = pusher.push(directory, target, message, serving or Serving())
         moves = (self.promote(target.model, alias, version.version),) if alias else ()
-        return Pushed(version, created, manifest.size, sent, moves)
-
-    def _agree(self, target: Reference, label: str, manifest: Manifest) -> Manifest:
-        """The manifest to commit: the one that the version has, when its content is the same.
-
-        Refuses other content of a version that was asked for; the number of one that was not is found anew at the commit.
-        """
-        existing = self._read_version(target.model, label)
-        if existing is None:
-            return manifest
-        if existing.digest == manifest.digest:
-            return manifest
-        stored = self.manifest(existing)
-        if stored.has_content_of(manifest):
-            return stored
-        if target.version is None:
-            return manifest
-        raise _refuse_other_content(existing, manifest.digest)
-
-    def _send(self, model: str, manifest: Manifest, locations: Mapping[str, Path], progress: Progress) -> int:
-        """Store the files, then the manifest; returns the bytes that were not there yet."""
-
-        def put(file: File) -> int:
-            key = layout.tree_key(model, digest, file.path)
-            location = locations[file.path]
-            return file.size if self._store.put_file(key, location, file, manifest.chunk_size, progress.advance) else 0
-
-        digest = manifest.digest
-        progress.begin("pushing", manifest.size)
-        try:
-            with ThreadPoolExecutor(_PARALLEL_FILES) as pool:
-                sent = sum(pool.map(put, sorted(manifest.files, key=lambda file: -file.size)))
-        finally:
-            progress.end()
-        stored = self._store.create(layout.manifest_key(model, digest), manifest.encode())
-        if stored.data != manifest.encode():
-            raise Corrupt(
-                f"{self.uri}/{layout.manifest_key(model, digest)} was changed by somebody", "remove that object, push again"
-            )
-        return sent
-
-    def _commit(self, target: Reference, label: str, manifest: Manifest, message: str | None) -> tuple[Version, bool]:
-        """Create the version's record; on a race for the next number, take the one after the winner's."""
-        record = VersionRecord(digest=manifest.digest, created=now(), by=self._identity, message=message)
-        for _ in range(_COMMIT_ATTEMPTS):
-            key = layout.version_key(target.model, label)
-            outcome = self._store.create(key, record.encode())
-            version = self._version(target.model, label, VersionRecord.parse(outcome.data, key))
-            if outcome.won or version.digest == manifest.digest:
-                return version, outcome.won
-            if target.version is not None:
-                raise _refuse_other_content(version, manifest.digest)
-            label = self._next_version(target.model, manifest)
-        raise Refused(f"other pushers keep taking the next version of {target.model}", "run the command again")
-
-    def _next_version(self, model: str, manifest: Manifest) -> str:
-        """One above the highest whole number; that number itself when it has this content already."""
-        newest = max((int(label) for label in self.labels(model) if label.isdecimal()), default=0)
-        existing = self._read_version(model, str(newest)) if newest else None
-        if existing and (existing.digest == manifest.digest or self.manifest(existing).has_content_of(manifest)):
-            return existing.version
-        return str(newest + 1)
+        return Pushed(version, created, size, sent, moves)
 
     # -- aliases -----------------------------------------------------------------------------------
 
@@ -354,7 +261,7 @@ class Registry:
         self, target: Version, alias: str, latest: AliasMove | None, previous: int | None, reason: str | None
     ) -> AliasMove:
         """Write the move after `latest`: a compare-and-swap, since its key can be created only once."""
-        self._require_conditions()
+        self.require_conditions()
         number = latest.number + 1 if latest else 1
         move = Move(
             version=target.version,
@@ -417,40 +324,15 @@ class Registry:
         return version
 
     def _require_version(self, model: str, label: str) -> Version:
-        if version := self._read_version(check_model(model), check_label(label, "version")):
+        if version := self.find(check_model(model), check_label(label, "version")):
             return version
         raise NotFound(f"{model} has no version {label} in {self.uri}", f"see what there is: longshore list {model}")
 
-    def _read_version(self, model: str, label: str) -> Version | None:
+    def find(self, model: str, label: str) -> Version | None:
+        """The version of this label, or None."""
         key = layout.version_key(model, label)
         data = self._store.read(key)
-        return self._version(model, label, VersionRecord.parse(data, key)) if data is not None else None
-
-    def _version(self, model: str, label: str, record: VersionRecord) -> Version:
-        uri = f"{self.uri}/{layout.tree_folder(model, record.digest)}".rstrip("/")
-        return Version(model, label, record.digest, uri, record.created, record.by, record.message)
-
-
-def _digest_files(files: tuple[tree.LocalFile, ...], progress: Progress) -> tuple[File, ...]:
-    """Every file digested, several at a time."""
-
-    def digest(file: tree.LocalFile) -> File:
-        found = digest_file(file.location, CHUNK_SIZE, progress.advance)
-        return File(path=file.path, size=found.size, sha256=found.sha256, blake3=found.chunks)
-
-    progress.begin("hashing", sum(file.size for file in files))
-    try:
-        with ThreadPoolExecutor(_PARALLEL_FILES) as pool:
-            return tuple(pool.map(digest, files))
-    finally:
-        progress.end()
-
-
-def _refuse_other_content(existing: Version, digest: str) -> Refused:
-    return Refused(
-        f"{existing.reference} exists with other content: it is sha256:{existing.digest}, these files are sha256:{digest}",
-        f"push them as another version: longshore push DIRECTORY {existing.model}",
-    )
+        return make_version(self.uri, model, label, VersionRecord.parse(data, key)) if data is not None else None
 
 
 def _alias_move(model: str, alias: str, number: int, move: Move) -> AliasMove:

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from longshore import Registry, layout
+from longshore.pushing import Pusher
 from longshore.registry import NOTHING
 from longshore_runtime import paths
 from longshore_runtime.errors import Corrupt, InvalidModel, LongshoreError, NotFound, Refused
@@ -79,7 +80,7 @@ def test_facts_read_by_another_release_do_not_make_another_version(
 ) -> None:
     first = registry.push(model, "m").version
     facts = registry.manifest(first).model.model_copy(update={"layers": 99})
-    monkeypatch.setattr("longshore.registry.read_facts", lambda _: facts)
+    monkeypatch.setattr("longshore.pushing.read_facts", lambda _: facts)
     for reference in ("m:1", "m"):
         again = registry.push(model, reference)
         assert (again.version, again.created, again.sent) == (first, False, 0)
@@ -117,15 +118,15 @@ def test_pushers_of_the_next_version_all_get_one(registry: Registry, models: lis
 def test_a_number_that_is_taken_between_two_looks_is_left_to_its_taker(
     registry: Registry, models: list[Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    find = Registry._next_version
+    find = Pusher._next_version
 
-    def be_late(self: Registry, model: str, manifest: Manifest) -> str:
+    def be_late(self: Pusher, model: str, manifest: Manifest) -> str:
         label = find(self, model, manifest)
         if label == "1":
             Registry(registry.uri).push(models[1], "m:1")
         return label
 
-    monkeypatch.setattr(Registry, "_next_version", be_late)
+    monkeypatch.setattr(Pusher, "_next_version", be_late)
     assert registry.push(models[0], "m").version.version == "2"
 
 

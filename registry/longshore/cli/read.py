@@ -8,7 +8,8 @@ import click
 
 from longshore.cli.options import json_option, registry_option
 from longshore.cli.output import print_json, print_table, show_digest, show_time
-from longshore.registry import Registry, Version
+from longshore.registry import Registry
+from longshore.version import Version
 from longshore_runtime.manifest import Manifest, ModelFacts
 from longshore_runtime.progress import format_size
 

@@ -14,7 +14,7 @@ from longshore.fleet.autoscaling import Scaling, autoscaler_annotations, check_s
 from longshore.fleet.imports import without_arguments
 from longshore.fleet.names import label_value, service_name
 from longshore.fleet.yaml import Object
-from longshore.registry import Version
+from longshore.version import Version
 from longshore_runtime.errors import LongshoreError
 from longshore_runtime.manifest import Manifest
 from longshore_runtime.pull.sources import SOURCES

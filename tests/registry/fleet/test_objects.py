@@ -10,7 +10,7 @@ import yaml
 
 from longshore.fleet.objects import PORT, Placement, desired_objects
 from longshore.fleet.yaml import dump_yaml
-from longshore.registry import Version
+from longshore.version import Version
 from longshore_runtime.manifest import Manifest, ModelFacts
 from longshore_runtime.pull.sources import SOURCES
 from longshore_runtime.serve.__main__ import build_parser

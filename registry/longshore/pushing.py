@@ -1,0 +1,158 @@
+"""The push: files are digested and stored, then the version's record is created, which is the commit."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Protocol
+
+from longshore import layout
+from longshore.records import VersionRecord, now
+from longshore.reference import Reference, parse_reference
+from longshore.storage.port import Store
+from longshore.version import Version, make_version
+from longshore_runtime import tree
+from longshore_runtime.digests import digest_file
+from longshore_runtime.errors import Corrupt, LongshoreError, Refused
+from longshore_runtime.manifest import CHUNK_SIZE, File, Manifest, Serving
+from longshore_runtime.progress import Progress
+from longshore_runtime.serve.facts import read_facts
+
+_PARALLEL_FILES = 4
+_COMMIT_ATTEMPTS = 100
+
+
+class Catalogue(Protocol):
+    """What a push needs to know of the versions that there are."""
+
+    uri: str
+
+    def require_conditions(self) -> None:
+        """Raise Refused when the store is none to commit to."""
+        ...
+
+    def labels(self, model: str) -> list[str]:
+        """The labels of a model's versions."""
+        ...
+
+    def find(self, model: str, label: str) -> Version | None:
+        """The version of this label, or None."""
+        ...
+
+    def manifest(self, version: Version) -> Manifest:
+        """The manifest of a version, held against its digest."""
+        ...
+
+
+def check_target(reference: str) -> Reference:
+    """The model, and maybe the version, that a push is to create; raises LongshoreError when it cannot create that."""
+    target = parse_reference(reference)
+    if target.alias is not None or target.digest is not None:
+        raise LongshoreError(f"{reference} is not what a push can create", f"write {target.model}:VERSION, and --alias ALIAS")
+    return target
+
+
+class Pusher:
+    """One push into a store, of which `catalogue` knows the versions, by `identity`."""
+
+    def __init__(self, store: Store, catalogue: Catalogue, identity: str, progress: Progress) -> None:
+        self._store, self._catalogue, self._identity, self._progress = store, catalogue, identity, progress
+
+    def push(self, directory: Path, target: Reference, message: str | None, serving: Serving) -> tuple[Version, bool, int, int]:
+        """The version, whether it was created now, its bytes and how many of them were sent."""
+        files = tree.scan(directory)
+        locations = {file.path: file.location for file in files}
+        facts = read_facts(locations)
+        self._catalogue.require_conditions()
+        entries = _digest_files(files, self._progress)
+        manifest = Manifest(files=entries, model=facts, serving=serving)
+        label = target.version or self._next_version(target.model, manifest)
+        manifest = self._agree(target, label, manifest)
+        sent = self._send(target.model, manifest, locations)
+        version, created = self._commit(target, label, manifest, message)
+        return version, created, manifest.size, sent
+
+    def _agree(self, target: Reference, label: str, manifest: Manifest) -> Manifest:
+        """The manifest to commit: the one that the version has, when its content is the same.
+
+        Refuses other content of a version that was asked for; the number of one that was not is found anew at the commit.
+        """
+        existing = self._catalogue.find(target.model, label)
+        if existing is None:
+            return manifest
+        if existing.digest == manifest.digest:
+            return manifest
+        stored = self._catalogue.manifest(existing)
+        if stored.has_content_of(manifest):
+            return stored
+        if target.version is None:
+            return manifest
+        raise _refuse_other_content(existing, manifest.digest)
+
+    def _send(self, model: str, manifest: Manifest, locations: Mapping[str, Path]) -> int:
+        """Store the files, then the manifest; returns the bytes that were not there yet."""
+
+        def put(file: File) -> int:
+            key = layout.tree_key(model, digest, file.path)
+            location = locations[file.path]
+            return file.size if self._store.put_file(key, location, file, manifest.chunk_size, self._progress.advance) else 0
+
+        digest = manifest.digest
+        self._progress.begin("pushing", manifest.size)
+        try:
+            with ThreadPoolExecutor(_PARALLEL_FILES) as pool:
+                sent = sum(pool.map(put, sorted(manifest.files, key=lambda file: -file.size)))
+        finally:
+            self._progress.end()
+        stored = self._store.create(layout.manifest_key(model, digest), manifest.encode())
+        if stored.data != manifest.encode():
+            raise Corrupt(
+                f"{self._catalogue.uri}/{layout.manifest_key(model, digest)} was changed by somebody",
+                "remove that object, push again",
+            )
+        return sent
+
+    def _commit(self, target: Reference, label: str, manifest: Manifest, message: str | None) -> tuple[Version, bool]:
+        """Create the version's record; on a race for the next number, take the one after the winner's."""
+        record = VersionRecord(digest=manifest.digest, created=now(), by=self._identity, message=message)
+        for _ in range(_COMMIT_ATTEMPTS):
+            key = layout.version_key(target.model, label)
+            outcome = self._store.create(key, record.encode())
+            version = make_version(self._catalogue.uri, target.model, label, VersionRecord.parse(outcome.data, key))
+            if outcome.won or version.digest == manifest.digest:
+                return version, outcome.won
+            if target.version is not None:
+                raise _refuse_other_content(version, manifest.digest)
+            label = self._next_version(target.model, manifest)
+        raise Refused(f"other pushers keep taking the next version of {target.model}", "run the command again")
+
+    def _next_version(self, model: str, manifest: Manifest) -> str:
+        """One above the highest whole number; that number itself when it has this content already."""
+        newest = max((int(label) for label in self._catalogue.labels(model) if label.isdecimal()), default=0)
+        existing = self._catalogue.find(model, str(newest)) if newest else None
+        if existing and (existing.digest == manifest.digest or self._catalogue.manifest(existing).has_content_of(manifest)):
+            return existing.version
+        return str(newest + 1)
+
+
+def _digest_files(files: tuple[tree.LocalFile, ...], progress: Progress) -> tuple[File, ...]:
+    """Every file digested, several at a time."""
+
+    def digest(file: tree.LocalFile) -> File:
+        found = digest_file(file.location, CHUNK_SIZE, progress.advance)
+        return File(path=file.path, size=found.size, sha256=found.sha256, blake3=found.chunks)
+
+    progress.begin("hashing", sum(file.size for file in files))
+    try:
+        with ThreadPoolExecutor(_PARALLEL_FILES) as pool:
+            return tuple(pool.map(digest, files))
+    finally:
+        progress.end()
+
+
+def _refuse_other_content(existing: Version, digest: str) -> Refused:
+    return Refused(
+        f"{existing.reference} exists with other content: it is sha256:{existing.digest}, these files are sha256:{digest}",
+        f"push them as another version: longshore push DIRECTORY {existing.model}",
+    )
