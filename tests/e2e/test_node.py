@@ -197,9 +197,11 @@ def test_an_initializer_that_is_killed_resumes_within_its_memory(
         runtime, container, service = yaml.safe_load_all(pushed("render", "smollm2:1", *placed(account, "slow")).out)
         container["metadata"]["name"] = service["spec"]["predictor"]["storageContainerName"] = "longshore-small"
         container["spec"]["container"]["resources"]["limits"]["memory"] = "256Mi"
+        container["spec"]["container"]["env"] = [{"name": "LONGSHORE_REGISTRY", "value": "s3://models/registry"}]
+        tree, uri = service["spec"]["predictor"]["model"]["storageUri"], "longshore://smollm2/1"
+        service["spec"]["predictor"]["model"]["storageUri"] = uri
         apply(node, yaml.safe_dump_all([runtime, container, service]))
-        uri = service["spec"]["predictor"]["model"]["storageUri"]
-        size = sum(file.stat().st_size for file in (bucket.folder or Path()).joinpath(uri.removeprefix("s3://")).rglob("*"))
+        size = sum(file.stat().st_size for file in (bucket.folder or Path()).joinpath(tree.removeprefix("s3://")).rglob("*"))
         eventually(lambda: bool(processes_of_pull(uri)), "the initializer runs", timeout=60)
         (process,) = processes_of_pull(uri)
         models = volume_of(node, pod_of(node, account))

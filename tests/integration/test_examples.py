@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
+import shlex
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -16,21 +19,74 @@ EXAMPLES = sorted((Path(__file__).parents[2] / "examples" / "kserve").glob("*.ya
 APPLY = ("apply", "--server-side", "--force-conflicts", "--validate=strict", "--field-manager=longshore", "--filename=-")
 
 
-@pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.stem)
-def test_an_example_becomes_a_pod_of_ours(control_plane: Cluster, namespace: str, path: Path) -> None:
+@pytest.fixture
+def shared(control_plane: Cluster) -> None:
+    """The runtime and the storage container that all examples name."""
     control_plane.kubectl(*APPLY, input=dump_yaml([serving_runtime("longshore"), storage_container("longshore")]))
-    service = yaml.safe_load(path.read_text())
-    account = service["spec"]["predictor"]["serviceAccountName"]
-    control_plane.kubectl("-n", namespace, "create", "serviceaccount", account)
-    control_plane.kubectl("-n", namespace, *APPLY, input=path.read_text())
-    eventually(lambda: bool(control_plane.read("-n", namespace, "pods")["items"]), "the pod is made")
-    (pod,) = control_plane.read("-n", namespace, "pods")["items"]
-    (initializer,) = pod["spec"]["initContainers"]
-    assert initializer["image"].startswith("longshore/storage-initializer:")
-    assert initializer["args"] == [service["spec"]["predictor"]["model"]["storageUri"], "/mnt/models"]
+
+
+@pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.stem)
+def test_an_example_becomes_a_pod_of_ours(control_plane: Cluster, namespace: str, shared: None, path: Path) -> None:
+    service = service_of(path)
+    model = service["spec"]["predictor"]["model"]
+    pod = pod_for(control_plane, namespace, path)
     (engine,) = pod["spec"]["containers"]
     assert engine["image"].startswith("longshore/runtime:")
     options, for_engine = build_parser().parse_known_args(engine["args"])
     assert options.served_model_name == service["metadata"]["name"]
-    assert for_engine == [argument for argument in service["spec"]["predictor"]["model"]["args"] if "served" not in argument]
+    assert for_engine == [argument for argument in model["args"] if "served" not in argument]
+    if model["storageUri"].startswith("pvc://"):
+        is_mounted(pod, *model["storageUri"].removeprefix("pvc://").split("/", 1))
+    else:
+        (initializer,) = pod["spec"]["initContainers"]
+        assert initializer["image"].startswith("longshore/storage-initializer:")
+        assert initializer["args"] == [model["storageUri"], "/mnt/models"]
     control_plane.kubectl("-n", namespace, "delete", "inferenceservice", service["metadata"]["name"], "--wait=false")
+
+
+def is_mounted(pod: dict[str, Any], claim: str, folder: str) -> None:
+    """The engine sees the folder of the claim as its model, read-only, and nothing is copied."""
+    assert not pod["spec"].get("initContainers")
+    (engine,) = pod["spec"]["containers"]
+    (mount,) = [mount for mount in engine["volumeMounts"] if mount["mountPath"] == "/mnt/models"]
+    (volume,) = [volume for volume in pod["spec"]["volumes"] if volume["name"] == mount["name"]]
+    assert volume["persistentVolumeClaim"]["claimName"] == claim
+    assert (mount["subPath"], mount["readOnly"]) == (folder, True)
+
+
+def test_every_kind_of_storage_has_an_example() -> None:
+    shown = {service_of(path)["spec"]["predictor"]["model"]["storageUri"].partition("://")[0] for path in EXAMPLES}
+    assert shown == {"s3", "hf", "modelscope", "pvc", "longshore"}
+
+
+def test_the_storage_container_is_told_of_the_registry_once(control_plane: Cluster, namespace: str, shared: None) -> None:
+    """By the command in the example; what deploy applies afterwards leaves it."""
+    path = next(path for path in EXAMPLES if path.stem == "longshore")
+    told = "\n".join(line.removeprefix("#").strip() for line in path.read_text().splitlines() if line.startswith("#   "))
+    program, *words = shlex.split(told)
+    assert program == "kubectl"
+    control_plane.kubectl(*words)
+    try:
+        control_plane.kubectl(*APPLY, input=dump_yaml([storage_container("longshore")]))
+        (initializer,) = pod_for(control_plane, namespace, path)["spec"]["initContainers"]
+        assert {"name": "LONGSHORE_REGISTRY", "value": "s3://models/registry"} in initializer["env"]
+    finally:
+        forget = [{"op": "remove", "path": "/spec/container/env"}]
+        control_plane.kubectl("patch", "clusterstoragecontainer", "longshore", "--type=json", f"--patch={json.dumps(forget)}")
+
+
+def service_of(path: Path) -> dict[str, Any]:
+    *_, service = yaml.safe_load_all(path.read_text())
+    found: dict[str, Any] = service
+    return found
+
+
+def pod_for(control_plane: Cluster, namespace: str, path: Path) -> dict[str, Any]:
+    """The pod that KServe makes of an example, once it is applied."""
+    if account := service_of(path)["spec"]["predictor"].get("serviceAccountName"):
+        control_plane.kubectl("-n", namespace, "create", "serviceaccount", account)
+    control_plane.kubectl("-n", namespace, *APPLY, input=path.read_text())
+    eventually(lambda: bool(control_plane.read("-n", namespace, "pods")["items"]), "the pod is made")
+    (pod,) = control_plane.read("-n", namespace, "pods")["items"]
+    found: dict[str, Any] = pod
+    return found

@@ -55,6 +55,11 @@ def test_vllm_takes_what_was_baked(tmp_path: Path) -> None:
     environment = {vllm_models.FOLDER: str(tmp_path / "baked"), "VLLM_CACHE_ROOT": str(tmp_path / "cache")}
     vllm_models.unpack((tmp_path / "baked/device").read_text(), environment)
     asked = subprocess.run(
-        [sys.executable, "-c", FROM_CACHE], env=os.environ | environment, capture_output=True, text=True, timeout=110, check=False
+        [sys.executable, "-c", FROM_CACHE],
+        env=os.environ | environment,
+        capture_output=True,
+        text=True,
+        timeout=110,
+        check=False,
     )
     assert asked.stdout.splitlines()[-1:] == ["LlamaForCausalLM"], asked.stderr[-2000:]
