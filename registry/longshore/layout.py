@@ -1,4 +1,4 @@
-"""Where things lie in a registry. The only module that knows; keys are relative to the registry's root.
+"""Where things lie in a registry; keys are relative to its root. What a pod reads too is defined in the runtime's `versions`.
 
 <model>/versions/<version>.json          the commit
 <model>/aliases/<alias>/<n>.json         the n-th move of the alias, newest first in a listing
@@ -9,6 +9,20 @@
 from __future__ import annotations
 
 from longshore_runtime import paths
+from longshore_runtime.versions import tree_folder, version_key
+
+__all__ = [
+    "aliases_folder",
+    "manifest_key",
+    "move_key",
+    "move_of",
+    "moves_folder",
+    "tree_folder",
+    "tree_key",
+    "version_key",
+    "version_of",
+    "versions_folder",
+]
 
 CONDITIONS = ".longshore/conditions"
 """What every process that commits tries to overwrite, to see that it cannot. No model's name begins with a dot."""
@@ -23,11 +37,6 @@ _MOVES = 10**12
 def versions_folder(model: str) -> str:
     """The folder of a model's version records."""
     return f"{model}/versions/"
-
-
-def version_key(model: str, version: str) -> str:
-    """The record that commits a version."""
-    return f"{model}/versions/{version}.json"
 
 
 def version_of(key: str) -> str:
@@ -53,11 +62,6 @@ def move_key(model: str, alias: str, number: int) -> str:
 def move_of(key: str) -> int:
     """The number of the move whose record `key` is."""
     return _MOVES - int(key.rpartition("/")[2].removesuffix(".json"))
-
-
-def tree_folder(model: str, digest: str) -> str:
-    """The folder of a version's files."""
-    return f"{model}/trees/{digest}/"
 
 
 def tree_key(model: str, digest: str, path: str) -> str:

@@ -2,54 +2,18 @@
 
 from __future__ import annotations
 
-import json
 from datetime import UTC, datetime
-from typing import Annotated, Literal, Self
+from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
-
-from longshore_runtime.errors import Corrupt, Refused
 from longshore_runtime.manifest import Hex
+from longshore_runtime.versions import Record, VersionRecord
 
-SCHEMA = 1
+__all__ = ["Move", "VersionRecord", "now"]
 
 
 def now() -> str:
     """The present moment in UTC to the microsecond, as records spell it."""
     return datetime.now(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
-
-
-class Record(BaseModel):
-    """A document with a schema number; unknown fields are errors."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    schema_version: Annotated[int, Field(alias="schema")] = SCHEMA
-
-    def encode(self) -> bytes:
-        """The bytes to store."""
-        content = self.model_dump(by_alias=True, exclude_none=True)
-        return json.dumps(content, ensure_ascii=False, sort_keys=True, indent=1).encode()
-
-    @classmethod
-    def parse(cls, data: bytes, key: str) -> Self:
-        """The record in `data`; raises Refused for a newer schema and Corrupt for anything else unreadable."""
-        try:
-            content = json.loads(data)
-            if isinstance(content, dict) and isinstance(schema := content.get("schema"), int) and schema > SCHEMA:
-                raise Refused(f"{key} has schema {schema}, newer than this Longshore", "use a newer Longshore")
-            return cls.model_validate(content)
-        except (ValueError, ValidationError) as error:
-            raise Corrupt(f"{key} in the registry is not a valid record", "restore the object from a backup") from error
-
-
-class VersionRecord(Record):
-    """The commit of a version. `created` is UTC, `by` who pushed, `digest` hex."""
-
-    digest: Hex
-    created: str
-    by: str
-    message: str | None = None
 
 
 class Move(Record):

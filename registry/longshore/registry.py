@@ -16,13 +16,14 @@ from longshore import layout
 from longshore.guarantees import Guarantee, require_conditions, try_out
 from longshore.pushing import Pusher, check_target
 from longshore.records import Move, VersionRecord, now
-from longshore.reference import RESERVED, check_label, check_model, parse_reference
+from longshore.reference import parse_reference
 from longshore.settings import read_settings
 from longshore.storage import open_store
 from longshore.version import Version, make_version
 from longshore_runtime.digests import digest_bytes
 from longshore_runtime.errors import Corrupt, LongshoreError, NotFound, Refused
 from longshore_runtime.manifest import Manifest, Serving, parse
+from longshore_runtime.names import RESERVED, check_label, check_model
 from longshore_runtime.progress import Progress, Silent
 from longshore_runtime.pull.engine import Verdict, pull
 from longshore_runtime.pull.sources import open_source
