@@ -10,6 +10,7 @@ import pytest
 from hypothesis import settings
 
 from support.command import CommandLine
+from support.hubs import FakeHuggingFace, FakeModelScope, run_huggingface, run_modelscope
 from support.models import find_smollm2, make_model
 from support.servers import S3Server, run_minio, run_moto, run_rclone, run_versitygw
 from testbed.build import binary
@@ -29,7 +30,7 @@ def pytest_collection_finish(session: pytest.Session) -> None:
     """Build what the S3 tests need before the first test, whose time limit should not count it."""
     used = {name for item in session.items for name in getattr(item, "fixturenames", ())}
     for name in ("versitygw", "minio"):
-        if {"root", name} & used and not session.config.option.collectonly:
+        if {"root", "source", name} & used and not session.config.option.collectonly:
             binary(name)
 
 
@@ -80,13 +81,37 @@ def rclone(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
 @pytest.fixture(params=["file", "moto", "versitygw", "minio"])
 def root(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     """The root URI of an empty registry, on each kind of store in turn."""
-    if request.param == "file":
+    return open_root(request.param, request, tmp_path, monkeypatch)
+
+
+def open_root(kind: str, request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """The root URI of an empty registry on one kind of store."""
+    if kind == "file":
         return (tmp_path / "registry").as_uri()
-    server: S3Server = request.getfixturevalue(request.param)
+    server: S3Server = request.getfixturevalue(kind)
     use_server(server, monkeypatch)
     bucket = f"b{abs(hash(request.node.nodeid)):x}"
     server.make_bucket(bucket)
     return f"s3://{bucket}/registry"
+
+
+@pytest.fixture
+def huggingface(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[FakeHuggingFace]:
+    """A Hugging Face hub, which this process and those that it starts take for the real one."""
+    with run_huggingface() as hub:
+        monkeypatch.setenv("HF_ENDPOINT", hub.endpoint)
+        monkeypatch.setenv("HF_HOME", str(tmp_path / "hf-home"))
+        monkeypatch.delenv("HF_TOKEN", raising=False)
+        yield hub
+
+
+@pytest.fixture
+def modelscope(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeModelScope]:
+    """A ModelScope, which this process and those that it starts take for the real one."""
+    with run_modelscope() as hub:
+        monkeypatch.setenv("MODELSCOPE_ENDPOINT", hub.endpoint)
+        monkeypatch.delenv("MODELSCOPE_API_TOKEN", raising=False)
+        yield hub
 
 
 def use_server(server: S3Server, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,6 +11,7 @@ import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal, Protocol
 
 from blake3 import blake3
 
@@ -24,6 +25,43 @@ class FileDigest:
     size: int
     sha256: str
     chunks: tuple[str, ...]
+
+
+class Hasher(Protocol):
+    """What hashlib makes."""
+
+    def update(self, data: bytes | bytearray | memoryview, /) -> None:
+        """Take in more of the content."""
+
+    def hexdigest(self) -> str:
+        """The digest of what was taken in so far."""
+        ...
+
+
+@dataclass(frozen=True)
+class Checksum:
+    """What a publisher says of a whole file, in hex: its SHA-256, or its name in git.
+
+    Git's name is a SHA-1, which finds damage; that nobody forged the file on purpose it cannot prove.
+    """
+
+    algorithm: Literal["sha256", "git"]
+    value: str
+
+    def begin(self, size: int) -> Hasher:
+        """A hasher that is to be fed the `size` bytes of the file, in order."""
+        if self.algorithm == "sha256":
+            return hashlib.sha256()
+        return hashlib.sha1(b"blob %d\0" % size, usedforsecurity=False)  # how git names a file
+
+    def matches(self, data: bytes | bytearray | memoryview) -> bool:
+        """Whether `data` is the file."""
+        hasher = self.begin(len(data))
+        hasher.update(data)
+        return hasher.hexdigest() == self.value
+
+    def __str__(self) -> str:
+        return f"{self.algorithm}:{self.value}"
 
 
 def digest_bytes(data: bytes) -> str:

@@ -40,7 +40,14 @@ class StoreFailed(LongshoreError):
 
 
 class Interrupted(StoreFailed):
-    """A store broke off or was too busy; the same request may well succeed when it is repeated."""
+    """A store broke off or was too busy; the same request may well succeed when it is repeated.
+
+    `after` is the number of seconds that the store asks to be left alone.
+    """
+
+    def __init__(self, message: str, hint: str | None = None, after: float = 0.0) -> None:
+        super().__init__(message, hint)
+        self.after = after
 
 
 class EngineFailed(LongshoreError):

@@ -9,6 +9,7 @@ import socket
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,7 @@ import yaml
 
 from longshore.cli import COMMANDS, cli
 from support.command import CommandLine
+from support.hubs import FakeHuggingFace, model_of
 from support.models import flip_byte, make_model
 from support.servers import S3Server
 
@@ -312,3 +314,43 @@ def test_an_unforeseen_error_is_one_line_too(pushed: CommandLine, tmp_path: Path
     done = broken("list")
     assert done.code == 1
     assert "unexpected KeyError: 'strange'; this is a bug" in done.error
+
+
+@pytest.fixture
+def hub(huggingface: FakeHuggingFace, model: Path) -> FakeHuggingFace:
+    """A hub with the model as org/m."""
+    huggingface.models["org/m"] = model_of({path.name: path.read_bytes() for path in model.iterdir()})
+    return huggingface
+
+
+def test_a_hubs_model_is_pulled_and_verified(longshore: CommandLine, hub: FakeHuggingFace, tmp_path: Path) -> None:
+    commit = hub.models["org/m"].names["main"]
+    done = longshore("pull", "hf://org/m@main", tmp_path / "t")
+    assert done.out == f"{tmp_path / 't'}  {commit}  5 files, 16.9 kB verified against the hub's digests\n"
+    again = longshore("pull", "hf://org/m@main", tmp_path / "t", "--json").json
+    assert (again["verified"], again["revision"], again["fetched"]) == ("hub", commit, 0)
+    assert longshore("verify", "hf://org/m").out == f"hf://org/m  {commit}  every byte is as the hub says\n"
+    some = longshore("pull", "hf://org/m", tmp_path / "u", "--include", "*.json", "--exclude", "tok*", "--json").json
+    assert some["files"] == 2
+
+
+def test_a_hub_that_serves_damaged_bytes_is_named(longshore: CommandLine, hub: FakeHuggingFace, tmp_path: Path) -> None:
+    hub.spoil = lambda asked, reply: replace(reply, body=b"x" + reply.body[1:]) if reply.status == 206 else reply
+    for arguments in (("pull", "hf://org/m", tmp_path / "t"), ("verify", "hf://org/m"), ("run", "hf://org/m")):
+        done = longshore(*arguments)
+        assert done.code == 1
+        assert "serves damaged bytes" in done.error
+    found = longshore("verify", "hf://org/m", "--json")
+    assert (found.code, len(found.json["findings"])) == (1, 5)
+
+
+def test_an_address_of_the_registry_is_a_version(pushed: CommandLine, tmp_path: Path) -> None:
+    digest = pushed("show", "m:1", "--json").json["digest"]
+    assert pushed("pull", "longshore://m/1", tmp_path / "t", "--json").json["digest"] == digest
+    assert pushed("verify", "longshore://m@prod", "--json").json["digest"] == digest
+    refused = pushed("pull", "m:1", tmp_path / "u", "--include", "*.json")
+    assert (refused.code, "is a version, which is pulled whole" in refused.err) == (2, True)
+
+
+def test_what_has_no_digests_is_not_called_verified(longshore: CommandLine, model: Path, tmp_path: Path) -> None:
+    assert "NOT verified: their source publishes no digests" in longshore("pull", model.as_uri(), tmp_path / "t").out

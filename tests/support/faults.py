@@ -22,6 +22,22 @@ class FaultySource:
     def uri(self) -> str:
         return self.source.uri
 
+    @property
+    def sequential(self) -> bool:
+        return self.source.sequential
+
+    @property
+    def vouched(self) -> str:
+        return self.source.vouched
+
+    @property
+    def digest(self) -> str | None:
+        return self.source.digest
+
+    @property
+    def revision(self) -> str | None:
+        return self.source.revision
+
     def list_files(self) -> Iterable[Entry]:
         return self.source.list_files()
 

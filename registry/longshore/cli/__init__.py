@@ -19,7 +19,7 @@ COMMANDS = {
     "list": ("read:list_", "List models, or the versions of one."),
     "show": ("read:show", "Show what a version is: files, digests, model facts."),
     "pull": ("transfer:pull", "Bring a version into a folder, every byte verified."),
-    "verify": ("transfer:verify", "Hold a version, or a pulled folder, against its manifest."),
+    "verify": ("transfer:verify", "Hold a version, a pulled folder or a hub's model against its digests."),
     "alias": ("alias:alias", "Point an alias at a version, or protect it."),
     "rollback": ("alias:rollback", "Point an alias back at the version before."),
     "history": ("alias:history", "Show the moves of a model's aliases, newest first."),

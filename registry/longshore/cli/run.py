@@ -14,15 +14,16 @@ import click
 from longshore.chat import ask
 from longshore.cli.options import json_option, registry_option
 from longshore.cli.output import Stopwatch, open_progress, print_json, show_digest
+from longshore.cli.target import find_target
+from longshore.cli.transfer import describe
 from longshore.local import Run, Served, serve
-from longshore.registry import Registry
 from longshore.settings import read_settings
 from longshore_runtime.progress import Progress, format_size
 from longshore_runtime.serve.launcher import choose_port
 
 
 @click.command()
-@click.argument("target", metavar="REFERENCE|DIRECTORY")
+@click.argument("target", metavar="REFERENCE|DIRECTORY|ADDRESS")
 @click.argument("engine_arguments", metavar="[-- ENGINE OPTIONS]", nargs=-1, type=click.UNPROCESSED)
 @click.option("--prompt", metavar="TEXT", help="Ask once, print the answer, and stop.")
 @click.option(
@@ -55,12 +56,9 @@ def run(
     """
     if as_json and prompt is None:
         raise click.UsageError("--json needs --prompt")
-    if Path(target).is_dir():
-        uri, name, title = Path(target).resolve().as_uri(), Path(target).resolve().name, target
-    else:
-        version = Registry(registry).resolve(target)
-        uri, name, title = version.uri, version.model, version.reference
-    wanted = Run(uri, name, host, port or choose_port(), model_dir, engine_arguments)
+    found = find_target(target, registry)
+    title = found.title
+    wanted = Run(found.uri, found.name, host, port or choose_port(), model_dir, engine_arguments)
     progress = Stopwatch(open_progress())
     signal.signal(signal.SIGTERM, _interrupt)
     with ExitStack() as stack:
@@ -100,7 +98,7 @@ def _hold(served: Served, title: str, progress: Progress) -> None:
 def _describe(served: Served) -> str:
     verdict = served.verdict
     if verdict.digest is None:
-        return f"{format_size(verdict.size)}, not verified: a plain directory has no manifest"
+        return describe(verdict)
     return f"{format_size(verdict.size)} verified as {show_digest(verdict.digest)}"
 
 

@@ -15,6 +15,7 @@ from longshore_runtime.addresses import redact
 from longshore_runtime.errors import LongshoreError
 from longshore_runtime.progress import Lines
 from longshore_runtime.pull.engine import pull
+from longshore_runtime.pull.patterns import read_patterns
 from longshore_runtime.termination import leave_message
 
 
@@ -25,7 +26,8 @@ def main(arguments: list[str]) -> int:
         return 2
     for source, folder in zip(arguments[::2], arguments[1::2], strict=True):
         try:
-            print(json.dumps(pull(source, Path(folder), Lines()).as_dict()), flush=True)
+            verdict = pull(source, Path(folder), Lines(), patterns=read_patterns())
+            print(json.dumps(verdict.as_dict()), flush=True)
         except LongshoreError as error:
             print(f"error: {error}", file=sys.stderr)
             leave_message(error, source=redact(source))

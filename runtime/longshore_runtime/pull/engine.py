@@ -1,9 +1,10 @@
-"""The pull: a tree from a source into a folder, every chunk verified as it arrives.
+"""The pull: a tree from a source into a folder, every byte verified as it arrives.
 
-Nothing unverified ever carries a file's final name: bytes are gathered below `.longshore/partial/`
-and a file is renamed into place once all its chunks are right. Resuming needs no journal: what a
-killed pull left there is held against the manifest chunk by chunk, and only the rest is fetched.
-The manifest is written last, so its presence says that the folder is complete.
+Nothing that proved wrong or was not yet judged ever carries a file's final name: bytes are gathered below
+`.longshore/partial/`, and a file is renamed into place once it is right: chunk by chunk where a manifest
+knows the chunks, as a whole where a hub publishes the file's digest. What a killed pull left there is held
+against the same digests, and only the rest is fetched. The manifest is written last, so its presence says
+that the folder is complete.
 """
 
 from __future__ import annotations
@@ -24,30 +25,37 @@ from longshore_runtime.errors import Corrupt, NotFound, Refused, StoreFailed
 from longshore_runtime.limits import read_memory_limit
 from longshore_runtime.manifest import CHUNK_SIZE, Manifest
 from longshore_runtime.progress import Progress, format_size
+from longshore_runtime.pull.partial import JudgedFile, PartialFile
+from longshore_runtime.pull.patterns import EVERYTHING, Patterns
 from longshore_runtime.pull.sources import open_source
 from longshore_runtime.pull.sources.port import Entry, Source
-from longshore_runtime.pull.transfer import Chunk, for_each_chunk, read_chunk, split_file, split_unknown
+from longshore_runtime.pull.transfer import WORKERS, Chunk, for_each_chunk, read_chunk, split_entry, split_file
 from longshore_runtime.pull.verification import compare_listing, read_manifest, refuse
 
 _DIGEST_PATH = re.compile(r"/trees/([0-9a-f]{64})/?$")
 _PARTIAL = f"{paths.METADATA}/partial"
+_JOURNAL = f"{paths.METADATA}/journal"
 
 _OWN_MEMORY = 256 * 1024**2
 """Bytes that a pull uses itself, at most."""
+
+Verified = Literal["digest", "manifest", "hub", "checksum", "size"]
 
 
 @dataclass(frozen=True)
 class Verdict:
     """What a pull did, and in `verified` against what the bytes were held.
 
-    `digest`: a manifest whose own digest was expected; `manifest`: the one found beside the files;
-    `size`: nothing but the sizes that the source listed, because it has no manifest.
+    `digest`: a manifest whose own digest was expected; `manifest`: the one found beside the files; `hub`: the
+    digests that a hub publishes of its files; `checksum`: the one that the address carried; `size`: nothing but
+    the sizes that the source listed, because it publishes no more. `revision` is the one that a hub was asked for.
     """
 
     source: str
     target: str
     digest: str | None
-    verified: Literal["digest", "manifest", "size"]
+    revision: str | None
+    verified: Verified
     files: int
     size: int
     fetched: int
@@ -58,31 +66,38 @@ class Verdict:
         return asdict(self)
 
 
-def pull(uri: str, target: Path, progress: Progress, digest: str | None = None) -> Verdict:
+def pull(uri: str, target: Path, progress: Progress, digest: str | None = None, patterns: Patterns = EVERYTHING) -> Verdict:
     """Bring the tree at `uri` into the folder `target`, which then holds exactly its files.
 
-    `digest` (hex) is what the manifest must have; a `…/trees/<digest>` address implies it. Raises
-    LongshoreError and leaves only verified files (and what a later call resumes from) otherwise.
+    `digest` (hex) is what the manifest must have; a `…/trees/<digest>` address implies it. `patterns` choose
+    among the files of a tree that has no manifest. Raises LongshoreError and leaves only verified files (and
+    what a later call resumes from) otherwise.
     """
     started = time.monotonic()
     if (pinned := _DIGEST_PATH.search(uri)) and digest is None:
         digest = pinned[1]
     source = open_source(uri)
+    digest = digest or source.digest
     manifest = read_manifest(source, digest)
     entries = list(source.list_files())
-    chunks = _plan(source, entries, manifest)
+    if manifest is None:
+        entries = _choose(source, entries, patterns)
+    elif findings := compare_listing(entries, manifest):
+        raise refuse(findings, source.uri)
+    chunks = _plan(entries, manifest)
     with _explained(target):
         target.mkdir(parents=True, exist_ok=True)
-        job = _Job(source, target, _sizes(entries, manifest))
+        job = _Job(source, target, entries, manifest)
         job.refuse_strangers()
         job.check_disk()
         fetched = job.run(chunks, manifest.chunk_size if manifest else CHUNK_SIZE, progress)
         job.finish(manifest)
     return Verdict(
-        source=uri,
+        source=source.uri,
         target=str(target),
         digest=manifest.digest if manifest else None,
-        verified="digest" if digest else "manifest" if manifest else "size",
+        revision=source.revision,
+        verified=_judge(source, entries, manifest, digest),
         files=len(job.sizes),
         size=sum(job.sizes.values()),
         fetched=fetched,
@@ -90,21 +105,37 @@ def pull(uri: str, target: Path, progress: Progress, digest: str | None = None) 
     )
 
 
-def _plan(source: Source, entries: list[Entry], manifest: Manifest | None) -> list[Chunk]:
+def _judge(source: Source, entries: list[Entry], manifest: Manifest | None, digest: str | None) -> Verified:
+    """The one word for what the bytes were held against: the weakest that is true of every file."""
+    if manifest is not None:
+        return "digest" if digest else "manifest"
+    return source.vouched if all(entry.checksum for entry in entries) else "size"
+
+
+def _plan(entries: list[Entry], manifest: Manifest | None) -> list[Chunk]:
     """The chunks to have, weights last: what can fail early is small and comes first."""
     if manifest is None:
-        _check_foreign(source, entries)
-        chunks = [chunk for entry in entries for chunk in split_unknown(entry.path, entry.size)]
+        chunks = [chunk for entry in entries for chunk in split_entry(entry)]
     else:
-        if findings := compare_listing(entries, manifest):
-            raise refuse(findings, source.uri)
         chunks = [chunk for file in manifest.files for chunk in split_file(file, manifest.chunk_size)]
     return sorted(chunks, key=lambda chunk: (chunk.path.endswith(paths.WEIGHT_SUFFIXES), chunk.path, chunk.offset))
 
 
-def _check_foreign(source: Source, entries: list[Entry]) -> None:
+def _choose(source: Source, entries: list[Entry], patterns: Patterns) -> list[Entry]:
+    """The entries that are wanted; raises Refused when one of them must not be written down."""
     if not entries:
         raise NotFound(f"there is nothing at {source.uri}", "check the address")
+    chosen = [entry for entry in entries if patterns.wants(entry.path)]
+    if not chosen:
+        raise NotFound(
+            f"none of the {len(entries)} files at {source.uri} is wanted by the patterns",
+            "correct STORAGE_ALLOW_PATTERNS and STORAGE_IGNORE_PATTERNS",
+        )
+    _check_foreign(source, chosen)
+    return chosen
+
+
+def _check_foreign(source: Source, entries: list[Entry]) -> None:
     for entry in entries:
         if flaw := paths.find_flaw(entry.path):
             raise Refused(f"the file name {entry.path!r} in {source.uri} cannot be used: {flaw}", "rename it there")
@@ -112,20 +143,18 @@ def _check_foreign(source: Source, entries: list[Entry]) -> None:
         raise Refused(f"{collision[0]!r} and {collision[1]!r} in {source.uri} cannot lie on every disk together", "rename one")
 
 
-def _sizes(entries: list[Entry], manifest: Manifest | None) -> dict[str, int]:
-    return {file.path: file.size for file in (manifest.files if manifest else entries)}
-
-
 class _Job:
     """One pull's files on disk: which are complete, which are partial, which descriptors are open."""
 
-    def __init__(self, source: Source, target: Path, sizes: dict[str, int]) -> None:
-        self.sizes = sizes
+    def __init__(self, source: Source, target: Path, entries: list[Entry], manifest: Manifest | None) -> None:
+        self.sizes = {file.path: file.size for file in (manifest.files if manifest else entries)}
+        self._checksums = {entry.path: entry.checksum for entry in entries if entry.checksum} if manifest is None else {}
         self._source, self._target, self._partial = source, target, target / _PARTIAL
         self._lock = threading.Lock()
-        self._open: dict[str, _PartialFile] = {}
+        self._open: dict[str, PartialFile] = {}
+        self._wrong: set[str] = set()
         self._fetched = 0
-        self._settle = must_settle(sum(sizes.values()), read_memory_limit())
+        self._settle = must_settle(sum(self.sizes.values()), read_memory_limit())
 
     def refuse_strangers(self) -> None:
         """Raise Refused when the target holds files that the tree does not: the engine might read them."""
@@ -139,71 +168,102 @@ class _Job:
     def check_disk(self) -> None:
         """Raise StoreFailed, with the numbers, when the disk cannot take what is still missing."""
         have = [self._target / path for path in self.sizes] + [self._partial / path for path in self.sizes]
-        present = sum(path.stat().st_blocks * 512 for path in have if path.is_file())
-        missing = max(0, sum(self.sizes.values()) - present)
-        if missing > (free := shutil.disk_usage(self._target).free):
-            raise StoreFailed(
-                f"{self._target} has room for {format_size(free)} and {format_size(missing)} are still to come",
-                "free some space or choose a larger volume",
-            )
+        present = [path for path in have if path.is_file()]
+        missing = max(0, sum(self.sizes.values()) - sum(path.stat().st_blocks * 512 for path in present))
+        require_room(self._target, missing, len(self.sizes) - len(present))
 
     def run(self, chunks: list[Chunk], chunk_size: int, progress: Progress) -> int:
         """Have every chunk, verified; returns the bytes that came from the source."""
         (self._target / paths.MANIFEST).unlink(missing_ok=True)
         for path in (path for path, size in self.sizes.items() if size == 0):
-            self._start(path, 0).complete()
-        counts: dict[str, int] = {}
-        for chunk in chunks:
-            counts[chunk.path] = counts.get(chunk.path, 0) + 1
-
-        def have(chunk: Chunk, buffer: memoryview) -> None:
-            with self._lock:
-                if (file := self._open.get(chunk.path)) is None:
-                    file = self._open[chunk.path] = self._start(chunk.path, counts[chunk.path])
-            if not file.has(chunk, buffer):
-                self._fetch(chunk, buffer)
-                file.write(buffer, chunk.offset)
-            progress.advance(chunk.length)
-            file.finish_chunk()
-
+            self._make_empty(path)
         progress.begin("pulling", sum(self.sizes.values()))
         try:
-            for_each_chunk(chunks, chunk_size, have)
+            self._have_all(chunks, chunk_size, progress)
+            if again := self._wrong:
+                self._wrong = set()
+                progress.say(f"fetching once more what arrived damaged: {', '.join(sorted(again))}")
+                self._have_all([chunk for chunk in chunks if chunk.path in again], chunk_size, progress)
         finally:
             progress.end()
             for file in self._open.values():
                 file.close()
+        if self._wrong:
+            raise self._refuse(min(self._wrong))
         return self._fetched
+
+    def _have_all(self, chunks: list[Chunk], chunk_size: int, progress: Progress) -> None:
+        by_file: dict[str, list[Chunk]] = {}
+        for chunk in chunks:
+            by_file.setdefault(chunk.path, []).append(chunk)
+
+        def have(chunk: Chunk, buffer: memoryview) -> None:
+            with self._lock:
+                if (file := self._open.get(chunk.path)) is None:
+                    file = self._open[chunk.path] = self._start(chunk.path, by_file[chunk.path])
+            if not file.has(chunk, buffer):
+                self._fetch(chunk, buffer)
+                file.write(chunk, buffer)
+            progress.advance(chunk.length)
+            if not file.finish_chunk(chunk, buffer):
+                with self._lock:
+                    self._wrong.add(chunk.path)
+                    del self._open[chunk.path]
+
+        for_each_chunk(chunks, chunk_size, have, 1 if self._source.sequential else WORKERS)
 
     def finish(self, manifest: Manifest | None) -> None:
         """Clear the workplace and, last of all, write the manifest."""
-        shutil.rmtree(self._partial, ignore_errors=True)
+        for folder in (_PARTIAL, _JOURNAL):
+            shutil.rmtree(self._target / folder, ignore_errors=True)
         if manifest is None:
             return
         draft = self._target / paths.METADATA / "manifest.draft"
         draft.write_bytes(manifest.encode())
         os.replace(draft, self._target / paths.MANIFEST)
 
-    def _start(self, path: str, chunks: int) -> _PartialFile:
+    def _make_empty(self, path: str) -> None:
+        if (checksum := self._checksums.get(path)) and not checksum.matches(b""):
+            raise self._refuse(path)
+        self._start(path, []).complete()
+
+    def _start(self, path: str, chunks: list[Chunk]) -> PartialFile:
         final, partial = self._target / path, self._partial / path
-        partial.parent.mkdir(parents=True, exist_ok=True)
         if final.is_symlink() or (final.exists() and not final.is_file()):
             raise Refused(f"{final} is in the way", "pull into an empty folder")
-        if final.exists():
-            os.replace(final, partial)  # not trusted until its chunks have been seen
-        return _PartialFile(partial, final, self.sizes[path], chunks, self._settle)
+        if was_there := final.exists():
+            partial.parent.mkdir(parents=True, exist_ok=True)
+            os.replace(final, partial)  # not trusted until its bytes have been seen
+        checksum = self._checksums.get(path)
+        if checksum is None or all(chunk.known for chunk in chunks):
+            return PartialFile(partial, final, self.sizes[path], len(chunks), settle=self._settle)
+        file = JudgedFile(
+            partial, final, self._target / _JOURNAL / path, self.sizes[path], len(chunks), checksum, settle=self._settle
+        )
+        if was_there:
+            file.assume(chunks)
+        return file
 
     def _fetch(self, chunk: Chunk, buffer: memoryview) -> None:
         read_chunk(self._source, chunk, buffer)
-        if chunk.blake3 is not None and not chunk.matches(buffer):
+        if chunk.known and not chunk.matches(buffer):
             read_chunk(self._source, chunk, buffer)  # once more: it may have been damaged on the way
             if not chunk.matches(buffer):
-                raise Corrupt(
-                    f"{chunk} in {self._source.uri} is not what was pushed",
-                    "push the version's files again to repair it, or use another version",
-                )
+                raise self._refuse(chunk.path, chunk)
         with self._lock:
             self._fetched += chunk.length
+
+    def _refuse(self, path: str, chunk: Chunk | None = None) -> Corrupt:
+        """The error for bytes that are wrong however often they are fetched."""
+        if checksum := self._checksums.get(path):
+            return Corrupt(
+                f"{path} from {self._source.uri} does not have the digest {checksum} that was published of it",
+                "run the command again; if it stays so, the source or a proxy before it serves damaged bytes",
+            )
+        return Corrupt(
+            f"{chunk} in {self._source.uri} is not what was pushed",
+            "push the version's files again to repair it, or use another version",
+        )
 
 
 def must_settle(size: int, memory_limit: int | None) -> bool:
@@ -215,46 +275,19 @@ def must_settle(size: int, memory_limit: int | None) -> bool:
     return memory_limit is not None and size + _OWN_MEMORY > memory_limit
 
 
-class _PartialFile:
-    """A file on its way: written at `partial`, moved to `final` when its last chunk is there."""
-
-    def __init__(self, partial: Path, final: Path, size: int, chunks: int, settle: bool) -> None:
-        self._partial, self._final, self._left, self._lock = partial, final, chunks, threading.Lock()
-        self._settle = settle
-        self._descriptor = os.open(partial, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644)
-        self._resumed = os.fstat(self._descriptor).st_size == size
-        os.ftruncate(self._descriptor, size)
-
-    def has(self, chunk: Chunk, buffer: memoryview) -> bool:
-        """Whether an earlier pull left the chunk's right bytes here. Uses `buffer` to look."""
-        return self._resumed and os.preadv(self._descriptor, [buffer], chunk.offset) == len(buffer) and chunk.matches(buffer)
-
-    def write(self, data: memoryview, offset: int) -> None:
-        """Put `data` at `offset`."""
-        while data:
-            written = os.pwrite(self._descriptor, data, offset)
-            data, offset = data[written:], offset + written
-        if self._settle:
-            os.fdatasync(self._descriptor)
-
-    def finish_chunk(self) -> None:
-        """One chunk more is right; the last one completes the file."""
-        with self._lock:
-            self._left -= 1
-            if self._left == 0:
-                self.complete()
-
-    def complete(self) -> None:
-        """Move the file to its final name."""
-        self._final.parent.mkdir(parents=True, exist_ok=True)
-        os.replace(self._partial, self._final)
-        self.close()
-
-    def close(self) -> None:
-        """Give the descriptor back; may be called again."""
-        descriptor, self._descriptor = self._descriptor, -1
-        if descriptor >= 0:
-            os.close(descriptor)
+def require_room(folder: Path, size: int, files: int) -> None:
+    """Raise StoreFailed, with the numbers, unless `size` bytes in `files` new files fit on the disk of `folder`."""
+    if size > (free := shutil.disk_usage(folder).free):
+        raise StoreFailed(
+            f"{folder} has room for {format_size(free)} and {format_size(size)} are still to come",
+            "free some space or choose a larger volume",
+        )
+    inodes = os.statvfs(folder)
+    if inodes.f_files and files > inodes.f_favail:  # file systems without a fixed number say 0
+        raise StoreFailed(
+            f"{folder} has room for {inodes.f_favail} more files and {files} are still to come",
+            "remove some files or choose a volume with more inodes",
+        )
 
 
 @contextmanager

@@ -6,34 +6,42 @@ the number of workers however large the model is. The first failure stops the re
 
 from __future__ import annotations
 
-import random
 import threading
-import time
 from collections.abc import Callable, Iterable
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 
-from longshore_runtime.digests import chunk_ranges, digest_chunk
-from longshore_runtime.errors import Interrupted
+from longshore_runtime.digests import Checksum, chunk_ranges, digest_chunk
 from longshore_runtime.manifest import CHUNK_SIZE, File
-from longshore_runtime.pull.sources.port import Source
+from longshore_runtime.pull.sources.port import Entry, Source
+from longshore_runtime.retries import retry
 
 WORKERS = 8
-ATTEMPTS = 5
 
 
 @dataclass(frozen=True)
 class Chunk:
-    """`length` bytes of the file `path` from `offset`; `blake3` is their digest where one is known."""
+    """`length` bytes of the file `path` from `offset`.
+
+    `blake3` is their digest where a manifest has one, `checksum` that of the file where the chunk is all of it.
+    """
 
     path: str
     offset: int
     length: int
-    blake3: str | None
+    blake3: str | None = None
+    checksum: Checksum | None = None
+
+    @property
+    def known(self) -> bool:
+        """Whether the chunk can be judged on its own."""
+        return self.blake3 is not None or self.checksum is not None
 
     def matches(self, data: memoryview) -> bool:
-        """Whether `data` are the bytes that the manifest describes; nothing matches an unknown digest."""
-        return self.blake3 is not None and digest_chunk(data) == self.blake3
+        """Whether `data` are the bytes that were published; nothing matches an unknown digest."""
+        if self.blake3 is not None:
+            return digest_chunk(data) == self.blake3
+        return self.checksum is not None and self.checksum.matches(data)
 
     def __str__(self) -> str:
         return f"{self.path} (bytes {self.offset}–{self.offset + self.length - 1})"
@@ -45,13 +53,16 @@ def split_file(file: File, chunk_size: int) -> Iterable[Chunk]:
     return (Chunk(file.path, offset, length, digest) for (offset, length), digest in ranges)
 
 
-def split_unknown(path: str, size: int) -> Iterable[Chunk]:
-    """The chunks of a file of which only the size is known."""
-    return (Chunk(path, offset, length, None) for offset, length in chunk_ranges(size, CHUNK_SIZE))
+def split_entry(entry: Entry) -> Iterable[Chunk]:
+    """The chunks of a file that no manifest describes. Where it has only one, what is published of the file is the chunk's."""
+    whole = entry.checksum if entry.size <= CHUNK_SIZE else None
+    return (Chunk(entry.path, offset, length, None, whole) for offset, length in chunk_ranges(entry.size, CHUNK_SIZE))
 
 
-def for_each_chunk(chunks: Iterable[Chunk], size: int, handle: Callable[[Chunk, memoryview], None]) -> None:
-    """Call `handle(chunk, buffer)` for every chunk, several at once, with a buffer of the chunk's length.
+def for_each_chunk(
+    chunks: Iterable[Chunk], size: int, handle: Callable[[Chunk, memoryview], None], workers: int = WORKERS
+) -> None:
+    """Call `handle(chunk, buffer)` for every chunk, `workers` at once, with a buffer of the chunk's length.
 
     `size` is the length in bytes of the longest chunk. Raises the first exception that a call raised,
     after the calls under way have returned.
@@ -63,7 +74,7 @@ def for_each_chunk(chunks: Iterable[Chunk], size: int, handle: Callable[[Chunk, 
             local.buffer = memoryview(bytearray(size))
         handle(chunk, local.buffer[: chunk.length])
 
-    with ThreadPoolExecutor(WORKERS, thread_name_prefix="chunk") as pool:
+    with ThreadPoolExecutor(workers, thread_name_prefix="chunk") as pool:
         futures = [pool.submit(work, chunk) for chunk in chunks]
         try:
             done, _ = wait(futures, return_when=FIRST_EXCEPTION)
@@ -74,12 +85,5 @@ def for_each_chunk(chunks: Iterable[Chunk], size: int, handle: Callable[[Chunk, 
 
 
 def read_chunk(source: Source, chunk: Chunk, buffer: memoryview) -> None:
-    """Read one chunk, again and again while the store breaks off, with growing, jittered pauses."""
-    for attempt in range(ATTEMPTS):
-        try:
-            source.read_into(chunk.path, chunk.offset, buffer)
-            return
-        except Interrupted:
-            if attempt == ATTEMPTS - 1:
-                raise
-            time.sleep(random.uniform(0.5, 1.0) * min(0.2 * 2**attempt, 5.0))
+    """Read one chunk, again and again while the store breaks off."""
+    retry(lambda: source.read_into(chunk.path, chunk.offset, buffer))

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from typing import Literal
 
 from longshore_runtime import paths
 from longshore_runtime.digests import digest_bytes
 from longshore_runtime.errors import Corrupt, NotFound
-from longshore_runtime.manifest import Manifest, parse
+from longshore_runtime.manifest import CHUNK_SIZE, Manifest, parse
 from longshore_runtime.progress import Progress
 from longshore_runtime.pull.sources.port import Entry, Source
-from longshore_runtime.pull.transfer import Chunk, for_each_chunk, read_chunk, split_file
+from longshore_runtime.pull.transfer import WORKERS, Chunk, for_each_chunk, read_chunk, split_entry, split_file
 
 
 @dataclass(frozen=True)
@@ -83,10 +84,45 @@ def verify(source: Source, manifest: Manifest, progress: Progress) -> list[Findi
     return sorted(findings, key=lambda finding: finding.path)
 
 
+def verify_published(source: Source, entries: list[Entry], progress: Progress) -> list[Finding]:
+    """Read every file of a source that publishes digests; returns those that differ, ordered by path."""
+
+    def check(entry: Entry) -> Finding | None:
+        if entry.checksum is None:
+            return None
+        hasher, buffer = entry.checksum.begin(entry.size), memoryview(bytearray(min(CHUNK_SIZE, entry.size)))
+        for chunk in split_entry(entry):
+            read_chunk(source, chunk, buffer[: chunk.length])
+            hasher.update(buffer[: chunk.length])
+            progress.advance(chunk.length)
+        right = hasher.hexdigest() == entry.checksum.value
+        return None if right else Finding(entry.path, "changed", f"it does not have the digest {entry.checksum}")
+
+    progress.begin("verifying", sum(entry.size for entry in entries))
+    try:
+        with ThreadPoolExecutor(1 if source.sequential else WORKERS) as pool:
+            findings = [finding for finding in pool.map(check, entries) if finding]
+    finally:
+        progress.end()
+    return sorted(findings, key=lambda finding: finding.path)
+
+
 def refuse(findings: list[Finding], where: str) -> Corrupt:
     """The error that names all findings (the first few in full)."""
-    named = ", ".join(str(finding) for finding in findings[:4])
-    more = f" and {len(findings) - 4} more" if len(findings) > 4 else ""
     return Corrupt(
-        f"{where} is not what was pushed: {named}{more}", "push the version's files again to repair it, or use another version"
+        f"{where} is not what was pushed: {_name(findings)}",
+        "push the version's files again to repair it, or use another version",
     )
+
+
+def refuse_published(findings: list[Finding], where: str) -> Corrupt:
+    """The same for what nobody here has pushed."""
+    return Corrupt(
+        f"{where} is not what its publisher says: {_name(findings)}",
+        "run the command again; if it stays so, the source or a proxy before it serves damaged bytes",
+    )
+
+
+def _name(findings: list[Finding]) -> str:
+    named = ", ".join(str(finding) for finding in findings[:4])
+    return named + (f" and {len(findings) - 4} more" if len(findings) > 4 else "")

@@ -6,9 +6,12 @@ from pathlib import Path
 
 import pytest
 
+from conftest import open_root
 from longshore_runtime.errors import LongshoreError
 from longshore_runtime.pull.sources import SOURCES, open_source
 from longshore_runtime.pull.sources.port import Source
+from longshore_runtime.versions import VersionRecord, tree_folder, version_key
+from support.hubs import model_of
 
 FILES = {"config.json": b"{}", "sub/weights.bin": bytes(range(256)) * 40, "empty": b"", ".longshore/manifest.json": b"{}"}
 
@@ -20,13 +23,28 @@ def upload(uri: str, name: str, data: bytes) -> None:
     boto3.client("s3").put_object(Bucket=bucket, Key=f"{key}/{name}", Body=data)
 
 
-@pytest.fixture
-def source(root: str) -> Source:
+@pytest.fixture(params=["file", "moto", "versitygw", "minio", "hf", "modelscope", "longshore"])
+def source(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Source:
     """A tree `v1` with a neighbour `v10` that it must not see."""
-    for name, data in FILES.items():
-        put(f"{root}/v1", name, data)
-        put(f"{root}/v10", f"other-{name}", data)
+    if request.param in ("hf", "modelscope"):
+        hub = request.getfixturevalue({"hf": "huggingface"}.get(request.param, request.param))
+        hub.models |= {"org/v1": model_of(FILES), "org/v10": model_of({"other": b"x"})}
+        return open_source(f"{request.param}://org/v1")
+    if request.param == "longshore":
+        monkeypatch.setenv("LONGSHORE_REGISTRY", tmp_path.as_uri())
+        record = VersionRecord(digest="d" * 64, created="", by="")
+        put(tmp_path.as_uri(), version_key("team/m", "1"), record.encode())
+        fill(f"{tmp_path.as_uri()}/{tree_folder('team/m', 'd' * 64)}")
+        return open_source("longshore://team/m/1")
+    root = open_root(request.param, request, tmp_path, monkeypatch)
+    fill(f"{root}/v1")
+    put(f"{root}/v10", "other", b"x")
     return open_source(f"{root}/v1")
+
+
+def fill(uri: str) -> None:
+    for name, data in FILES.items():
+        put(uri, name, data)
 
 
 def put(uri: str, name: str, data: bytes) -> None:
@@ -63,11 +81,12 @@ def test_any_range_is_read(source: Source, offset: int, length: int) -> None:
 def test_what_is_not_there_is_an_error_that_names_the_tree(source: Source, path: str, offset: int, length: int) -> None:
     with pytest.raises(LongshoreError) as caught:
         source.read_into(path, offset, memoryview(bytearray(length)))
-    assert source.uri.rpartition("//")[2] in str(caught.value)
+    places = [source.uri.rpartition("//")[2], tree_folder("team/m", "d" * 64)]
+    assert any(place in str(caught.value) for place in places)
 
 
 def test_an_unknown_scheme_names_the_known_ones() -> None:
-    with pytest.raises(LongshoreError, match=r"use one of file://, s3://"):
+    with pytest.raises(LongshoreError, match=r"use one of file://, hf://, .*s3://"):
         open_source("ftp://host/model")
     with pytest.raises(LongshoreError):
         open_source("model")

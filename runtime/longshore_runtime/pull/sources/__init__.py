@@ -10,6 +10,9 @@ from longshore_runtime.pull.sources.port import Source
 
 SOURCES = {
     "file": "longshore_runtime.pull.sources.file:FileSource",
+    "hf": "longshore_runtime.pull.sources.huggingface:HuggingFaceSource",
+    "longshore": "longshore_runtime.pull.sources.longshore:LongshoreSource",
+    "modelscope": "longshore_runtime.pull.sources.modelscope:ModelScopeSource",
     "s3": "longshore_runtime.pull.sources.s3:S3Source",
 }
 

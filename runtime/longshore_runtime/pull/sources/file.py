@@ -12,7 +12,7 @@ from longshore_runtime import tree
 from longshore_runtime.addresses import redact
 from longshore_runtime.digests import read_fully
 from longshore_runtime.errors import LongshoreError, NotFound, StoreFailed
-from longshore_runtime.pull.sources.port import Entry
+from longshore_runtime.pull.sources.port import Entry, Source
 
 
 def split_uri(uri: str) -> Path:
@@ -23,7 +23,7 @@ def split_uri(uri: str) -> Path:
     return Path(unquote(parts.path))
 
 
-class FileSource:
+class FileSource(Source):
     """Reads a model's directory or a tree of a `file://` registry."""
 
     def __init__(self, uri: str) -> None:

@@ -4,15 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Literal, Protocol
+
+from longshore_runtime.digests import Checksum
 
 
 @dataclass(frozen=True)
 class Entry:
-    """One file in a source: `path` relative to the tree's root, as the source spells it; `size` in bytes."""
+    """One file in a source: `path` relative to the tree's root, as the source spells it; `size` in bytes.
+
+    `checksum` is what the source publishes of the whole file, where it does.
+    """
 
     path: str
     size: int
+    checksum: Checksum | None = None
 
 
 class Source(Protocol):
@@ -22,6 +28,23 @@ class Source(Protocol):
     """
 
     uri: str
+    """The tree's address, without secrets."""
+
+    sequential: bool = False
+    """Whether only reading from front to back, by one thread, is bearable."""
+
+    vouched: Literal["hub", "checksum"] = "hub"
+    """The word for what stands behind the entries' checksums, as a verdict says it."""
+
+    @property
+    def digest(self) -> str | None:
+        """The digest (hex) that the tree's manifest must have, where the address implies one."""
+        return None
+
+    @property
+    def revision(self) -> str | None:
+        """The immutable revision of the files, where the source has one: found out once, and asked for ever after."""
+        return None
 
     def list_files(self) -> Iterable[Entry]:
         """Every file of the tree, the folder `.longshore` included. Empty when there is nothing there."""

@@ -7,10 +7,10 @@ from typing import Any, cast
 
 from longshore_runtime import s3
 from longshore_runtime.errors import Interrupted
-from longshore_runtime.pull.sources.port import Entry
+from longshore_runtime.pull.sources.port import Entry, Source
 
 
-class S3Source(s3.S3Folder):
+class S3Source(s3.S3Folder, Source):
     """Reads the objects below `s3://BUCKET/PREFIX/`; a neighbour whose name merely begins alike is not among them."""
 
     def list_files(self) -> Iterator[Entry]:

@@ -1,0 +1,50 @@
+"""Which certificate authorities are trusted: the machine's, those the environment names, and what KServe mounts."""
+
+from __future__ import annotations
+
+import os
+import ssl
+from collections.abc import Mapping
+from pathlib import Path
+
+from longshore_runtime.errors import StoreFailed
+
+DEFAULT_MOUNT = "/etc/ssl/custom-certs"
+
+
+def mounted_bundle(environment: Mapping[str, str] = os.environ) -> Path | None:
+    """The bundle of KServe's `caBundleConfigMapName`, when there is one; raises StoreFailed when its file is missing."""
+    if not environment.get("CA_BUNDLE_CONFIGMAP_NAME"):
+        return None
+    bundle = Path(environment.get("CA_BUNDLE_VOLUME_MOUNT_POINT") or DEFAULT_MOUNT) / "cabundle.crt"
+    if not bundle.is_file():
+        raise StoreFailed(
+            f"the CA bundle {bundle} is missing", f"give the ConfigMap {environment['CA_BUNDLE_CONFIGMAP_NAME']} a cabundle.crt"
+        )
+    return bundle
+
+
+def trusted_certificates(environment: Mapping[str, str] = os.environ) -> ssl.SSLContext:
+    """A client's context. What KServe mounts is trusted beside the machine's own, what the environment names instead of it."""
+    named = environment.get("REQUESTS_CA_BUNDLE") or environment.get("SSL_CERT_FILE")
+    bundles = [Path(named)] if named else _machine_bundles()
+    if mounted := mounted_bundle(environment):
+        bundles.append(mounted)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    if not named:
+        context.load_default_certs()
+    for bundle in bundles:
+        try:
+            context.load_verify_locations(bundle)
+        except (OSError, ssl.SSLError) as error:
+            raise StoreFailed(f"the CA bundle {bundle} cannot be read", "name a file of PEM certificates") from error
+    return context
+
+
+def _machine_bundles() -> list[Path]:
+    """Mozilla's bundle that botocore brings: images without certificates of their own need one."""
+    import botocore
+
+    bundle = Path(botocore.__file__).parent / "cacert.pem"
+    return [bundle] if bundle.is_file() else []
