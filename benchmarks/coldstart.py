@@ -182,8 +182,9 @@ def own_contender(uri: str) -> Contender:
 
 
 def service(name: str, runtime: str, uri: str) -> dict[str, Any]:
-    """An InferenceService as somebody writes it by hand who knows vLLM on CPUs: without the first argument it refuses this
-    memory limit, without the second it compiles for minutes. Ours derives both.
+    """An InferenceService as somebody writes it by hand who knows vLLM on CPUs.
+
+    Without the first argument it refuses this memory limit, without the second it compiles for minutes. Ours derives both.
     """
     model = {"modelFormat": {"name": "vLLM"}, "runtime": runtime, "storageUri": uri, "resources": MEMORY}
     model["args"] = ["--gpu-memory-utilization=0.3", "--enforce-eager"]

@@ -28,15 +28,15 @@ def bake(folder: Path, architectures: Sequence[str] = ()) -> int:
     from vllm.platforms import current_platform
 
     # One process for all: it is thrown away, as the process that vLLM would start for each would be.
-    registry._run_in_subprocess = lambda inspect: inspect()  # noqa: SLF001
+    registry._run_in_subprocess = lambda fn: fn()
     known = registry.ModelRegistry.models
     count = 0
     for name in architectures or known:
         try:
             known[name].inspect_model_cls()
             count += 1
-        except Exception as error:  # noqa: BLE001 - some need a package that the image does not have, and so would their start
-            print(f"{name}: {type(error).__name__}: {error}", file=sys.stderr)
+        except Exception as error:  # of any kind: some want a package that the image does not have, as their start would
+            sys.stderr.write(f"{name}: {type(error).__name__}: {error}\n")
     (folder / _DEVICE).write_text(current_platform.device_type)
     return count
 
@@ -57,4 +57,4 @@ def unpack(device: str, environment: Mapping[str, str]) -> None:
 
 if __name__ == "__main__":
     place, *names = sys.argv[1:]
-    print(f"vLLM has looked at {bake(Path(place), names)} architectures")
+    sys.stdout.write(f"vLLM has looked at {bake(Path(place), names)} architectures\n")
