@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -50,6 +51,17 @@ def find_state(cluster: Cluster, namespace: str, name: str) -> State | None:
     if service is None:
         return None
     return read_state(service, cluster.list_objects("v1", "Pod", namespace, f"{POD_OF}={name}"))
+
+
+def find_services(cluster: Cluster, uri: str, digest: str) -> list[str]:
+    """Every service in the cluster that serves a tree, `namespace/name` each; those written by hand too."""
+    services = cluster.list_objects(API, KIND, None, "")
+    return sorted(
+        f"{service['metadata']['namespace']}/{service['metadata']['name']}"
+        for service in services
+        if service["metadata"].get("annotations", {}).get("longshore.dev/digest") == f"sha256:{digest}"
+        or uri in json.dumps(service["spec"])
+    )
 
 
 def wait_ready(cluster: Cluster, namespace: str, name: str, deadline: float, say: Callable[[str], None]) -> State:

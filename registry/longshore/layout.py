@@ -3,6 +3,11 @@
 <model>/versions/<version>.json          the commit
 <model>/aliases/<alias>/<n>.json         the n-th move of the alias, newest first in a listing
 <model>/trees/<digest>/…                 the files, and `.longshore/manifest.json`
+<model>/signatures/<digest>/…            detached signatures of a version's files
+<model>/deletions/<version>/<n>.json     the n-th change of whether the version is deleted: odd ones delete, even ones restore
+<model>/events/<time>-<id>.json          what was done, newest first in a listing
+<model>/guards/<digest>/…                who is writing a tree, or removing it, at this moment
+<model>/staging/<id>/…                   files whose tree's digest is not known yet
 .longshore/…                             what the registry keeps for itself
 """
 
@@ -29,6 +34,9 @@ CONDITIONS = ".longshore/conditions"
 
 PROBES = ".longshore/probes/"
 """Where a store is tried out."""
+
+_DIGITS = 17
+"""Of a moment in microseconds since the epoch."""
 
 _MOVES = 10**12
 """Moves are numbered downwards in their keys, so that one LIST of one key finds the newest of any number."""
@@ -72,3 +80,49 @@ def tree_key(model: str, digest: str, path: str) -> str:
 def manifest_key(model: str, digest: str) -> str:
     """The manifest of a version."""
     return tree_key(model, digest, paths.MANIFEST)
+
+
+def trees_folder(model: str) -> str:
+    """The folder of all trees."""
+    return f"{model}/trees/"
+
+
+def signatures_folder(model: str, digest: str = "") -> str:
+    """The folder of a tree's signatures; of all, without a digest."""
+    return f"{model}/signatures/{digest}/" if digest else f"{model}/signatures/"
+
+
+def deletions_folder(model: str, version: str = "") -> str:
+    """The folder of a version's deletions and restorations; of all, without a version."""
+    return f"{model}/deletions/{version}/" if version else f"{model}/deletions/"
+
+
+def deletion_key(model: str, version: str, number: int) -> str:
+    """The `number`-th of them, counted from 1."""
+    return f"{deletions_folder(model, version)}{number:06d}.json"
+
+
+def deletion_of(key: str) -> tuple[str, int]:
+    """The version and the number of the record at `key`."""
+    _, version, name = key.rsplit("/", 2)
+    return version, int(name.removesuffix(".json"))
+
+
+def events_folder(model: str) -> str:
+    """The folder of a model's events."""
+    return f"{model}/events/"
+
+
+def event_key(model: str, microseconds: int, name: str) -> str:
+    """The record of an event at a moment since the epoch; later ones come first, `name` tells those of one moment apart."""
+    return f"{events_folder(model)}{10**_DIGITS - microseconds:0{_DIGITS}d}-{name}.json"
+
+
+def guards_folder(model: str, digest: str = "") -> str:
+    """The folder of those who write or remove a tree now; of all trees, without a digest."""
+    return f"{model}/guards/{digest}/" if digest else f"{model}/guards/"
+
+
+def staging_folder(model: str, name: str = "") -> str:
+    """The folder of one upload whose digest is not known yet; of all, without a name."""
+    return f"{model}/staging/{name}/" if name else f"{model}/staging/"

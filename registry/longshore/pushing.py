@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Protocol
 
 from longshore import layout
+from longshore.guards import in_flight
 from longshore.records import VersionRecord, now
 from longshore.reference import Reference, parse_reference
 from longshore.storage.port import Store
@@ -32,12 +33,20 @@ class Catalogue(Protocol):
         """Raise Refused when the store is none to commit to."""
         ...
 
-    def labels(self, model: str) -> list[str]:
-        """The labels of a model's versions."""
+    def taken(self, model: str) -> list[str]:
+        """The labels of a model's versions, of deleted ones too."""
         ...
 
     def find(self, model: str, label: str) -> Version | None:
-        """The version of this label, or None."""
+        """The version of this label, be it deleted or not, or None."""
+        ...
+
+    def is_deleted(self, version: Version) -> bool:
+        """Whether the version is deleted now."""
+        ...
+
+    def refuse_deleted(self, model: str, label: str) -> None:
+        """Raise NotFound, saying who deleted it and how it comes back, when the version is deleted."""
         ...
 
     def manifest(self, version: Version) -> Manifest:
@@ -69,8 +78,10 @@ class Pusher:
         manifest = Manifest(files=entries, model=facts, serving=serving)
         label = target.version or self._next_version(target.model, manifest)
         manifest = self._agree(target, label, manifest)
-        sent = self._send(target.model, manifest, locations)
-        version, created = self._commit(target, label, manifest, message)
+        with in_flight(self._store, target.model, manifest.digest, self._progress.say) as flight:
+            sent = self._send(target.model, manifest, locations)
+            flight.confirm()
+            version, created = self._commit(target, label, manifest, message)
         return version, created, manifest.size, sent
 
     def _agree(self, target: Reference, label: str, manifest: Manifest) -> Manifest:
@@ -81,6 +92,8 @@ class Pusher:
         existing = self._catalogue.find(target.model, label)
         if existing is None:
             return manifest
+        if target.version is not None:
+            self._catalogue.refuse_deleted(target.model, label)
         if existing.digest == manifest.digest:
             return manifest
         stored = self._catalogue.manifest(existing)
@@ -129,11 +142,14 @@ class Pusher:
 
     def _next_version(self, model: str, manifest: Manifest) -> str:
         """One above the highest whole number; that number itself when it has this content already."""
-        newest = max((int(label) for label in self._catalogue.labels(model) if label.isdecimal()), default=0)
+        newest = max((int(label) for label in self._catalogue.taken(model) if label.isdecimal()), default=0)
         existing = self._catalogue.find(model, str(newest)) if newest else None
-        if existing and (existing.digest == manifest.digest or self._catalogue.manifest(existing).has_content_of(manifest)):
+        if existing and not self._catalogue.is_deleted(existing) and self._has_content(existing, manifest):
             return existing.version
         return str(newest + 1)
+
+    def _has_content(self, existing: Version, manifest: Manifest) -> bool:
+        return existing.digest == manifest.digest or self._catalogue.manifest(existing).has_content_of(manifest)
 
 
 def _digest_files(files: tuple[tree.LocalFile, ...], progress: Progress) -> tuple[File, ...]:

@@ -29,3 +29,28 @@ class Move(Record):
     reason: str | None = None
     previous: int | None = None
     protected: Literal[True] | None = None
+
+
+class Deletion(Record):
+    """A version was deleted or, `restored`, brought back: at what time (UTC), by whom and why."""
+
+    at: str
+    by: str
+    reason: str | None = None
+    restored: Literal[True] | None = None
+
+
+class Event(Record):
+    """Something that was done to a model.
+
+    `by` is the name that whoever did it gave, `credentials` what the store or the machine knows them as.
+    """
+
+    at: str
+    by: str
+    credentials: str
+    verb: str
+    version: str | None = None
+    digest: Hex | None = None
+    alias: str | None = None
+    note: str | None = None

@@ -7,15 +7,19 @@ at most files of a tree that no record names, and running it again uses them.
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from longshore import layout
+from longshore import deletion, layout
+from longshore.collection import Collector, Garbage
+from longshore.events import Log
 from longshore.guarantees import Guarantee, require_conditions, try_out
+from longshore.guards import in_flight
 from longshore.pushing import Pusher, check_target
-from longshore.records import Move, VersionRecord, now
+from longshore.records import Event, Move, VersionRecord, now
 from longshore.reference import parse_reference
 from longshore.settings import read_settings
 from longshore.storage import open_store
@@ -29,7 +33,7 @@ from longshore_runtime.pull.engine import Verdict, pull
 from longshore_runtime.pull.sources import open_source
 from longshore_runtime.pull.verification import Finding, verify
 
-_PARALLEL_FILES = 4
+_PARALLEL_READS = 16
 
 NOTHING = "-"
 """Where an alias that does not exist points, to whom expects that; no version is called so."""
@@ -76,6 +80,7 @@ class Registry:
         self._store = open_store(uri or settings.registry)
         self._identity = identity or settings.identity
         self.uri = self._store.uri
+        self._log = Log(self._store, self._identity)
         self._proved = False
 
     def check_store(self) -> list[Guarantee]:
@@ -101,15 +106,24 @@ class Registry:
             yield from (f"{name}/{folder}" for folder in folders if folder not in RESERVED)
 
     def labels(self, model: str) -> list[str]:
-        """The labels of a model's versions, in ascending order; one LIST per thousand."""
+        """The labels of a model's versions, in ascending order, without deleted ones; one LIST per thousand."""
+        deleted = deletion.list_deleted(self._store, check_model(model))
+        return [label for label in self.taken(model) if label not in deleted]
+
+    def taken(self, model: str) -> list[str]:
+        """All labels that are taken, those of deleted versions too."""
         return [layout.version_of(key) for key in self._store.list_keys(layout.versions_folder(check_model(model)))]
+
+    def deleted(self, model: str) -> list[str]:
+        """The labels of a model's deleted versions, in ascending order."""
+        return sorted(deletion.list_deleted(self._store, check_model(model)))
 
     def versions(self, model: str) -> list[Version]:
         """A model's versions, oldest first. Raises NotFound when it has none."""
         labels = self.labels(model)
         if not labels:
             raise NotFound(f"{self.uri} has no model {model}", f"push it: longshore push DIRECTORY {model}")
-        with ThreadPoolExecutor(_PARALLEL_FILES) as pool:
+        with ThreadPoolExecutor(_PARALLEL_READS) as pool:
             found = list(pool.map(lambda label: self.find(model, label), labels))
         return sorted((version for version in found if version), key=lambda version: (version.created, version.version))
 
@@ -176,6 +190,8 @@ class Registry:
             check_label(alias, "alias")
         pusher = Pusher(self._store, self, self._identity, progress or Silent())
         version, created, size, sent = pusher.push(directory, target, message, serving or Serving())
+        if created:
+            self._log.write(target.model, "push", version=version.version, digest=version.digest, note=message)
         moves = (self.promote(target.model, alias, version.version),) if alias else ()
         return Pushed(version, created, size, sent, moves)
 
@@ -217,7 +233,7 @@ class Registry:
             return latest
         _check_movable(model, alias, latest, expected, confirmed)
         previous = latest.number if latest else None
-        return self._move(target, alias, latest, previous, reason)
+        return self._move("alias", target, alias, latest, previous, reason)
 
     def rollback(
         self,
@@ -240,7 +256,7 @@ class Registry:
         before = self._move_to(latest, to) if to is not None else self._move_before(latest)
         _check_movable(model, alias, latest, expected, confirmed)
         target = self._follow(before)
-        return self._move(target, alias, latest, before.previous, reason or f"rollback of {latest.version}")
+        return self._move("rollback", target, alias, latest, before.previous, reason or f"rollback of {latest.version}")
 
     def protect(
         self, model: str, alias: str, *, protected: bool = True, reason: str | None = None, confirmed: bool = False
@@ -251,7 +267,8 @@ class Registry:
             return latest
         _check_movable(model, alias, latest, None, confirmed)
         reason = reason or ("protected" if protected else "not protected any more")
-        return self._move(self._follow(latest), alias, replace(latest, protected=protected), latest.previous, reason)
+        verb = "protect" if protected else "unprotect"
+        return self._move(verb, self._follow(latest), alias, replace(latest, protected=protected), latest.previous, reason)
 
     def history(self, model: str, alias: str) -> Iterator[AliasMove]:
         """The moves of an alias, newest first."""
@@ -259,7 +276,7 @@ class Registry:
         return (self._read_move(model, alias, number) for number in range(latest.number, 0, -1))
 
     def _move(
-        self, target: Version, alias: str, latest: AliasMove | None, previous: int | None, reason: str | None
+        self, verb: str, target: Version, alias: str, latest: AliasMove | None, previous: int | None, reason: str | None
     ) -> AliasMove:
         """Write the move after `latest`: a compare-and-swap, since its key can be created only once."""
         self.require_conditions()
@@ -281,6 +298,10 @@ class Registry:
                 f"{other.by} moved {target.model}@{alias} to {other.version} at the same moment",
                 "look, then run the command again",
             )
+        self._log.write(target.model, verb, version=target.version, digest=target.digest, alias=alias, note=reason)
+        if deletion.is_deleted(self._store, target.model, target.version):
+            # Whoever deleted it between our look and our move has seen no alias: the alias prevails.
+            self.undelete(target.reference, reason=f"{alias} came to it at the same moment")
         return _alias_move(target.model, alias, number, move)
 
     def _move_before(self, latest: AliasMove) -> AliasMove:
@@ -313,6 +334,102 @@ class Registry:
             raise Corrupt(f"the record {self.uri}/{key} is missing", "restore the object from a backup")
         return _alias_move(model, alias, number, Move.parse(data, key))
 
+    # -- deleting ----------------------------------------------------------------------------------
+
+    def delete(self, reference: str, reason: str | None = None) -> Version:
+        """Delete a version: nobody finds it any more, its label stays taken, its files stay until a collection.
+
+        Raises Refused, naming who, while an alias needs it.
+        """
+        version = self.resolve(reference)
+        self.require_conditions()
+        self._refuse_needed(version)
+        deletion.change(self._store, version.model, version.version, by=self._identity, reason=reason, restore=False)
+        try:
+            self._refuse_needed(version)
+        except Refused:  # it came between our look and our deletion, and prevails
+            restored = "an alias came to it at the same moment"
+            deletion.change(self._store, version.model, version.version, by=self._identity, reason=restored, restore=True)
+            raise
+        self._log.write(version.model, "delete", version=version.version, digest=version.digest, note=reason)
+        return version
+
+    def _refuse_needed(self, version: Version) -> None:
+        names = [
+            f"{version.model}@{alias}" for alias, move in self.aliases(version.model).items() if move.version == version.version
+        ]
+        if names:
+            raise Refused(
+                f"{version.reference} is needed by {', '.join(names)}",
+                f"point elsewhere first: longshore alias {version.model} {names[0].rpartition('@')[2]} VERSION",
+            )
+
+    def undelete(self, reference: str, reason: str | None = None) -> Version:
+        """Bring a deleted version back, as it was. Raises Refused when a collection has removed its files."""
+        target = parse_reference(reference)
+        if target.version is None:
+            raise LongshoreError(f"{reference} does not name a version", f"write {target.model}:VERSION")
+        version = self.find(target.model, target.version)
+        if version is None:
+            raise NotFound(
+                f"{target.model} has no version {target.version} in {self.uri}",
+                f"see what there is: longshore list {target.model}",
+            )
+        if not deletion.is_deleted(self._store, version.model, version.version):
+            return version
+        self.require_conditions()
+        with in_flight(self._store, version.model, version.digest, Silent().say) as flight:
+            self._refuse_incomplete(version)
+            flight.confirm()
+            deletion.change(self._store, version.model, version.version, by=self._identity, reason=reason, restore=True)
+        self._log.write(version.model, "undelete", version=version.version, digest=version.digest, note=reason)
+        return version
+
+    def _refuse_incomplete(self, version: Version) -> None:
+        folder = layout.tree_folder(version.model, version.digest)
+        sizes = {stored.key.removeprefix(folder): stored.size for stored in self._store.list_tree(folder)}
+        if self._store.read(layout.manifest_key(version.model, version.digest)) is not None:
+            manifest = self.manifest(version)
+            if all(sizes.get(file.path) == file.size for file in manifest.files):
+                return
+        raise Refused(
+            f"the files of {version.reference} have been removed by a gc",
+            f"push them as another version: longshore push DIRECTORY {version.model}",
+        )
+
+    def find_garbage(self, model: str | None = None, *, grace: float) -> tuple[Collector, list[Garbage]]:
+        """What no version needs any more, in one model or in all; nothing younger than `grace` seconds."""
+        collector, moment = Collector(self._store, grace), self._clock()
+        models = [check_model(model)] if model is not None else list(self.models())
+        found = [garbage for name in models for garbage in collector.find(name, moment)]
+        return collector, found + (list(collector.find_unfinished(moment)) if model is None else [])
+
+    def collect(self, collector: Collector, garbage: Garbage) -> bool:
+        """Remove what was found, unless it is needed by now; returns whether it is gone."""
+        gone = collector.remove(garbage)
+        if gone and garbage.model is not None and garbage.kind == "tree":
+            self._log.write(garbage.model, "gc", digest=garbage.name, note=garbage.why)
+        return gone
+
+    def _clock(self) -> float:
+        """The store's present moment: seconds since the epoch."""
+        key = f"{layout.PROBES}{uuid.uuid4().hex}/clock"
+        self._store.create(key, b"{}")
+        try:
+            return max(stored.modified for stored in self._store.list_tree(key.removesuffix("clock")))
+        finally:
+            self._store.delete([key])
+
+    # -- the log -----------------------------------------------------------------------------------
+
+    def log(self, model: str) -> Iterator[Event]:
+        """What was done to a model, newest first."""
+        return self._log.read(check_model(model))
+
+    def note(self, version: Version, verb: str, note: str | None = None) -> None:
+        """Add to the log what was done with a version elsewhere; what prevents it is only a warning."""
+        self._log.write(version.model, verb, version=version.version, digest=version.digest, note=note)
+
     # -- versions ----------------------------------------------------------------------------------
 
     def _follow(self, move: AliasMove) -> Version:
@@ -326,11 +443,25 @@ class Registry:
 
     def _require_version(self, model: str, label: str) -> Version:
         if version := self.find(check_model(model), check_label(label, "version")):
+            self.refuse_deleted(model, label)
             return version
         raise NotFound(f"{model} has no version {label} in {self.uri}", f"see what there is: longshore list {model}")
 
+    def refuse_deleted(self, model: str, label: str) -> None:
+        """Raise NotFound, saying who deleted it and how it comes back, when the version is deleted."""
+        if found := deletion.read_deletion(self._store, model, label):
+            why = f" ({found.reason})" if found.reason else ""
+            raise NotFound(
+                f"{model}:{label} was deleted by {found.by} at {found.at[:19]}Z{why}",
+                f"bring it back: longshore undelete {model}:{label}",
+            )
+
+    def is_deleted(self, version: Version) -> bool:
+        """Whether the version is deleted now."""
+        return deletion.is_deleted(self._store, version.model, version.version)
+
     def find(self, model: str, label: str) -> Version | None:
-        """The version of this label, or None."""
+        """The version of this label, be it deleted or not, or None."""
         key = layout.version_key(model, label)
         data = self._store.read(key)
         return make_version(self.uri, model, label, VersionRecord.parse(data, key)) if data is not None else None

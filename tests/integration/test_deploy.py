@@ -71,6 +71,19 @@ def test_a_version_comes_up_is_seen_and_goes(longshore: CommandLine, control_pla
     assert "has no m-1; see what runs" in longshore("undeploy", "m:1", "-n", namespace).error
 
 
+def test_a_version_that_is_served_is_not_deleted(longshore: CommandLine, control_plane: Cluster, namespace: str) -> None:
+    model = make_model(longshore.home / "second", seed=2)
+    assert longshore("push", model, "m:2").code == 0
+    assert longshore("deploy", "m:2", "-n", namespace, "--gpus", "0", "--no-wait").code == 0
+    context = control_plane.kubectl("config", "current-context").strip()
+    refused = longshore("delete", "m:2", "--context", context)
+    assert refused.code == 1
+    assert f"m:2 is served by {namespace}/m-2 in {context}; take it down first: longshore undeploy m:2" in refused.error
+    assert longshore("undeploy", "m:2", "-n", namespace).code == 0
+    assert longshore("delete", "m:2", "--context", context).code == 0
+    assert [event["verb"] for event in longshore("log", "m", "--json").json][:3] == ["delete", "undeploy", "deploy"]
+
+
 def test_a_fixed_number_of_pods_has_no_autoscaler(longshore: CommandLine, control_plane: Cluster, namespace: str) -> None:
     assert longshore("deploy", "m:1", "-n", namespace, "--gpus", "0", "--min", "2").code == 0
     eventually(

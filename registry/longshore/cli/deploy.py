@@ -58,6 +58,8 @@ def deploy(
     for item in applied:
         progress.say(f"{item.kind}/{item.name} {item.change}")
     namespace, name = placement["namespace"], objects[-1]["metadata"]["name"]
+    if any(item.change != "unchanged" for item in applied):
+        opened.note(version, "deploy", f"{namespace}/{name}")
     state = deployment.wait_ready(cluster, namespace, name, timeout, progress.say) if wait else None
     if as_json:
         print_json({"reference": version.reference, "digest": version.digest, "applied": applied, "state": state})
@@ -122,8 +124,11 @@ def undeploy(reference: str, namespace: str, timeout: int, context: str | None, 
     from longshore import deployment
     from longshore.cluster import Cluster
 
-    name = _name_of(reference, namespace, registry)
+    opened = Registry(registry)
+    version = opened.resolve(reference)
+    name = service_name(version.model, version.version, namespace)
     deployment.remove(Cluster(context), namespace, name, timeout)
+    opened.note(version, "undeploy", f"{namespace}/{name}")
     click.echo(f"{namespace}/{name} is gone")
 
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 import click
 
@@ -19,3 +20,20 @@ def registry_option(command: Command) -> Command:
 def json_option(command: Command) -> Command:
     """`--json`."""
     return click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")(command)
+
+
+class Duration(click.ParamType[float]):
+    """A time span such as 90s, 30m, 24h or 7d; the command gets seconds."""
+
+    name = "duration"
+    _SECONDS: ClassVar = {"s": 1, "m": 60, "h": 3600, "d": 86400}
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        if isinstance(value, float):
+            return value
+        if not (found := re.fullmatch(r"(\d{1,6})([smhd])", value)):
+            self.fail(f"{value!r} is not a time span; write 90s, 30m, 24h or 7d", param, ctx)
+        return float(found[1]) * self._SECONDS[found[2]]
+
+
+duration = Duration()

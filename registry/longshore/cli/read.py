@@ -16,12 +16,17 @@ from longshore_runtime.progress import format_size
 
 @click.command("list")
 @click.argument("model", required=False)
+@click.option("--deleted", is_flag=True, help="Name the deleted versions of the model instead.")
 @registry_option
 @json_option
-def list_(model: str | None, registry: str | None, as_json: bool) -> None:
+def list_(model: str | None, deleted: bool, registry: str | None, as_json: bool) -> None:
     """List models, or the versions of one."""
     opened = Registry(registry)
-    if model is None:
+    if deleted:
+        if model is None:
+            raise click.UsageError("--deleted needs a MODEL.", click.get_current_context())
+        _list_deleted(opened.deleted(model), as_json)
+    elif model is None:
         _list_models(opened, as_json)
     else:
         _list_versions(opened, model, as_json)
@@ -44,6 +49,13 @@ def _list_models(registry: Registry, as_json: bool) -> None:
             for name, labels, aliases in models
         ]
         print_table(("MODEL", "VERSIONS", "ALIASES"), rows)
+
+
+def _list_deleted(labels: list[str], as_json: bool) -> None:
+    if as_json:
+        print_json(labels)
+    else:
+        print_table(("DELETED",), ((label,) for label in labels))
 
 
 def _list_versions(registry: Registry, model: str, as_json: bool) -> None:
