@@ -7,7 +7,6 @@ at most files of a tree that no record names, and running it again uses them.
 
 from __future__ import annotations
 
-import uuid
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -17,7 +16,7 @@ from longshore import deletion, layout
 from longshore.collection import Collector, Garbage
 from longshore.events import Log
 from longshore.guarantees import Guarantee, require_conditions, try_out
-from longshore.guards import in_flight
+from longshore.guards import in_flight, read_clock
 from longshore.pushing import Pusher, check_target
 from longshore.records import Event, Move, VersionRecord, now
 from longshore.reference import parse_reference
@@ -399,7 +398,7 @@ class Registry:
 
     def find_garbage(self, model: str | None = None, *, grace: float) -> tuple[Collector, list[Garbage]]:
         """What no version needs any more, in one model or in all; nothing younger than `grace` seconds."""
-        collector, moment = Collector(self._store, grace), self._clock()
+        collector, moment = Collector(self._store, grace), read_clock(self._store)
         models = [check_model(model)] if model is not None else list(self.models())
         found = [garbage for name in models for garbage in collector.find(name, moment)]
         return collector, found + (list(collector.find_unfinished(moment)) if model is None else [])
@@ -410,15 +409,6 @@ class Registry:
         if gone and garbage.model is not None and garbage.kind == "tree":
             self._log.write(garbage.model, "gc", digest=garbage.name, note=garbage.why)
         return gone
-
-    def _clock(self) -> float:
-        """The store's present moment: seconds since the epoch."""
-        key = f"{layout.PROBES}{uuid.uuid4().hex}/clock"
-        self._store.create(key, b"{}")
-        try:
-            return max(stored.modified for stored in self._store.list_tree(key.removesuffix("clock")))
-        finally:
-            self._store.delete([key])
 
     # -- the log -----------------------------------------------------------------------------------
 
