@@ -57,12 +57,19 @@ class Log:
 
     def read(self, model: str) -> Iterator[Event]:
         """The events of a model, newest first by the clocks of those who wrote them."""
+        return (event for _, event in self._read(model))
+
+    def keys_of(self, model: str, version: str) -> Iterator[str]:
+        """Where the events of one version lie, newest first."""
+        return (key for key, event in self._read(model) if event.version == version)
+
+    def _read(self, model: str) -> Iterator[tuple[str, Event]]:
         keys = self._store.list_keys(layout.events_folder(model))
         with ThreadPoolExecutor(_AT_ONCE) as pool:
             while batch := list(islice(keys, _AT_ONCE)):
                 for key, data in zip(batch, pool.map(self._store.read, batch), strict=True):
                     if data is not None:
-                        yield Event.parse(data, key)
+                        yield key, Event.parse(data, key)
 
 
 def _microseconds(moment: str) -> int:

@@ -7,13 +7,14 @@ at most files of a tree that no record names, and running it again uses them.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from longshore import deletion, layout
 from longshore.collection import Collector, Garbage
+from longshore.copying import copy_objects, copy_tree
 from longshore.events import Log
 from longshore.guarantees import Guarantee, require_conditions, try_out
 from longshore.guards import in_flight, read_clock
@@ -23,6 +24,7 @@ from longshore.reference import parse_reference
 from longshore.settings import read_settings
 from longshore.storage import open_store
 from longshore.version import Version, make_version
+from longshore_runtime.addresses import redact
 from longshore_runtime.digests import digest_bytes
 from longshore_runtime.errors import Corrupt, LongshoreError, NotFound, Refused
 from longshore_runtime.manifest import Manifest, Serving, parse
@@ -333,6 +335,37 @@ class Registry:
             raise Corrupt(f"the record {self.uri}/{key} is missing", "restore the object from a backup")
         return _alias_move(model, alias, number, Move.parse(data, key))
 
+    # -- copying -----------------------------------------------------------------------------------
+
+    def copy(self, reference: str, to: Registry, *, aliases: Sequence[str] = (), progress: Progress | None = None) -> Pushed:
+        """Commit a version in another registry: the same bytes, digest and label, with its signatures and events.
+
+        `aliases` are pointed at it there. Running it again resumes. Raises Refused when the other registry has
+        that version with other content.
+        """
+        version = self.resolve(reference)
+        manifest = self.manifest(version)
+        to.require_conditions()
+        _refuse_other(to, version)
+        for alias in aliases:
+            check_label(alias, "alias")
+        shown = progress or Silent()
+        with in_flight(to._store, version.model, version.digest, shown.say) as flight:
+            sent = copy_tree(version.uri, manifest, to._store, version.model, shown)
+            folder = layout.signatures_folder(version.model, version.digest)
+            copy_objects(self._store, to._store, [stored.key for stored in self._store.list_tree(folder)])
+            flight.confirm()
+            record = VersionRecord(digest=version.digest, created=now(), by=to._identity, message=version.message)
+            created = to._store.create(layout.version_key(version.model, version.version), record.encode()).won
+            _refuse_other(to, version)
+        copy_objects(self._store, to._store, list(self._log.keys_of(version.model, version.version)))
+        if created:
+            to._log.write(
+                version.model, "copy", version=version.version, digest=version.digest, note=f"from {redact(self.uri)}"
+            )
+        moves = tuple(to.promote(version.model, alias, version.version) for alias in aliases)
+        return Pushed(to._require_version(version.model, version.version), created, manifest.size, sent, moves)
+
     # -- deleting ----------------------------------------------------------------------------------
 
     def delete(self, reference: str, reason: str | None = None) -> Version:
@@ -455,6 +488,19 @@ class Registry:
         key = layout.version_key(model, label)
         data = self._store.read(key)
         return make_version(self.uri, model, label, VersionRecord.parse(data, key)) if data is not None else None
+
+
+def _refuse_other(registry: Registry, version: Version) -> None:
+    """Raise Refused when the registry has the version with other content, NotFound when it was deleted there."""
+    existing = registry.find(version.model, version.version)
+    if existing is None:
+        return
+    registry.refuse_deleted(version.model, version.version)
+    if existing.digest != version.digest:
+        raise Refused(
+            f"{registry.uri} has {version.reference} with other content: sha256:{existing.digest}",
+            "push it there as another version",
+        )
 
 
 def _alias_move(model: str, alias: str, number: int, move: Move) -> AliasMove:

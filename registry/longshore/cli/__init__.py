@@ -23,6 +23,7 @@ COMMANDS = {
     "alias": ("alias:alias", "Point an alias at a version, or protect it."),
     "rollback": ("alias:rollback", "Point an alias back at the version before."),
     "history": ("alias:history", "Show the moves of a model's aliases, newest first."),
+    "copy": ("copy:copy", "Copy a version to another registry, every byte verified."),
     "log": ("log:log", "Show what was done to a model, newest first."),
     "delete": ("delete:delete", "Delete a version, unless something needs it."),
     "undelete": ("delete:undelete", "Bring a deleted version back."),
