@@ -49,8 +49,8 @@ def test_what_a_document_names_exists(document: Path) -> None:
     text = document.read_text()
     for link in re.findall(r"\]\((?!http)([\w./-]+)\)", text):
         assert (document.parent / link).exists(), link
-    targets = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
-    assert set(re.findall(r"`make ([a-z]+)", text)) <= targets
+    targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    assert set(re.findall(r"`make ([a-z-]+)", text)) <= targets
     for name in re.findall(r"`longshore ([a-z]+)", text):
         assert name in COMMANDS, name
 
