@@ -13,6 +13,7 @@ from support.command import CommandLine
 from support.hubs import FakeHuggingFace, FakeModelScope, run_huggingface, run_modelscope
 from support.models import find_smollm2, make_model
 from support.servers import S3Server, run_minio, run_moto, run_rclone, run_versitygw
+from support.sites import FakeSite, run_site
 from testbed.build import binary
 
 pytest_plugins = ["testbed.fixtures", "testbed.node_fixtures"]
@@ -112,6 +113,13 @@ def modelscope(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeModelScope]:
         monkeypatch.setenv("MODELSCOPE_ENDPOINT", hub.endpoint)
         monkeypatch.delenv("MODELSCOPE_API_TOKEN", raising=False)
         yield hub
+
+
+@pytest.fixture
+def site() -> Iterator[FakeSite]:
+    """A web server that serves the files that a test gives it."""
+    with run_site() as made:
+        yield made
 
 
 def use_server(server: S3Server, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,10 +14,11 @@
 from __future__ import annotations
 
 from longshore_runtime import paths
-from longshore_runtime.versions import tree_folder, version_key
+from longshore_runtime.versions import deletions_folder, tree_folder, version_key
 
 __all__ = [
     "aliases_folder",
+    "deletions_folder",
     "manifest_key",
     "move_key",
     "move_of",
@@ -90,11 +91,6 @@ def trees_folder(model: str) -> str:
 def signatures_folder(model: str, digest: str = "") -> str:
     """The folder of a tree's signatures; of all, without a digest."""
     return f"{model}/signatures/{digest}/" if digest else f"{model}/signatures/"
-
-
-def deletions_folder(model: str, version: str = "") -> str:
-    """The folder of a version's deletions and restorations; of all, without a version."""
-    return f"{model}/deletions/{version}/" if version else f"{model}/deletions/"
 
 
 def deletion_key(model: str, version: str, number: int) -> str:

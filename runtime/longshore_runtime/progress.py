@@ -34,33 +34,36 @@ class Silent:
 
 
 class Lines:
-    """Plain lines for logs: one at most every `interval` seconds, one at the end of a stage."""
+    """Plain lines for logs: one at most every `interval` seconds, one at the end of a stage.
+
+    `done` of `size` bytes of the stage are handled.
+    """
 
     def __init__(self, stream: TextIO | None = None, interval: float = 5.0) -> None:
         self._stream, self._interval, self._lock = stream or sys.stderr, interval, threading.Lock()
-        self._what, self._size, self._done, self._started, self._said = "", 0, 0, 0.0, 0.0
+        self._what, self.size, self.done, self._started, self._said = "", 0, 0, 0.0, 0.0
 
     def begin(self, what: str, size: int) -> None:
-        self._what, self._size, self._done = what, size, 0
+        self._what, self.size, self.done = what, size, 0
         self._started = self._said = time.monotonic()
 
     def advance(self, count: int) -> None:
         with self._lock:
-            self._done += count
+            self.done += count
             if time.monotonic() - self._said < self._interval:
                 return
             self._said = time.monotonic()
-            share = 100 * self._done // self._size if self._size else 100
-            self.say(f"{self._what}: {share} % of {format_size(self._size)}, {self._rate()}")
+            share = 100 * self.done // self.size if self.size else 100
+            self.say(f"{self._what}: {share} % of {format_size(self.size)}, {self._rate()}")
 
     def end(self) -> None:
-        self.say(f"{self._what}: {format_size(self._done)} in {time.monotonic() - self._started:.1f} s, {self._rate()}")
+        self.say(f"{self._what}: {format_size(self.done)} in {time.monotonic() - self._started:.1f} s, {self._rate()}")
 
     def say(self, text: str) -> None:
         print(text, file=self._stream, flush=True)
 
     def _rate(self) -> str:
-        return f"{format_size(int(self._done / max(time.monotonic() - self._started, 1e-3)))}/s"
+        return f"{format_size(int(self.done / max(time.monotonic() - self._started, 1e-3)))}/s"
 
 
 def format_size(count: int) -> str:

@@ -2,6 +2,7 @@
 
 <model>/versions/<version>.json          the commit
 <model>/trees/<digest>/…                 the files, and `.longshore/manifest.json`
+<model>/deletions/<version>/<n>.json     the n-th change of whether the version is deleted: odd ones delete, even ones restore
 
 Keys are relative to the registry's root.
 """
@@ -27,6 +28,11 @@ def version_key(model: str, version: str) -> str:
 def tree_folder(model: str, digest: str) -> str:
     """The folder of a version's files."""
     return f"{model}/trees/{digest}/"
+
+
+def deletions_folder(model: str, version: str = "") -> str:
+    """The folder of a version's deletions and restorations; of all, without a version."""
+    return f"{model}/deletions/{version}/" if version else f"{model}/deletions/"
 
 
 class Record(BaseModel):

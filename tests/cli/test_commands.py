@@ -17,9 +17,10 @@ import yaml
 
 from longshore.cli import COMMANDS, cli
 from support.command import CommandLine
-from support.hubs import FakeHuggingFace, model_of
+from support.hubs import FakeHuggingFace, model_of, sha256
 from support.models import flip_byte, make_model
 from support.servers import S3Server
+from support.sites import FakeSite
 
 
 @pytest.fixture
@@ -350,6 +351,17 @@ def test_an_address_of_the_registry_is_a_version(pushed: CommandLine, tmp_path: 
     assert pushed("verify", "longshore://m@prod", "--json").json["digest"] == digest
     refused = pushed("pull", "m:1", tmp_path / "u", "--include", "*.json")
     assert (refused.code, "is a version, which is pulled whole" in refused.err) == (2, True)
+
+
+def test_a_file_of_a_web_server_is_pulled_without_telling_its_secrets(
+    longshore: CommandLine, site: FakeSite, tmp_path: Path
+) -> None:
+    site.files["m.bin"] = b"weights"
+    done = longshore("pull", f"{site.endpoint}/m.bin?token=hidden", tmp_path / "t")
+    assert done.out == f"{tmp_path / 't'}  {site.endpoint}/m.bin  1 files, 7 B NOT verified: their source publishes no digests\n"
+    assert "hidden" not in done.err
+    pinned = f"{site.endpoint}/m.bin#sha256={sha256(b'weights')}"
+    assert longshore("pull", pinned, tmp_path / "u", "--json").json["verified"] == "checksum"
 
 
 def test_what_has_no_digests_is_not_called_verified(longshore: CommandLine, model: Path, tmp_path: Path) -> None:

@@ -27,6 +27,10 @@ class FaultySource:
         return self.source.sequential
 
     @property
+    def unpacks(self) -> bool:
+        return self.source.unpacks
+
+    @property
     def vouched(self) -> str:
         return self.source.vouched
 

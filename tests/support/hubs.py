@@ -54,6 +54,15 @@ def model_of(files: dict[str, bytes], **settings: bool) -> Model:
     return Model({commit: dict(files)}, {"main": commit, "master": commit, "v1": commit}, **settings)
 
 
+class Server(ThreadingHTTPServer):
+    """Clients that go away in the middle are what the tests are about."""
+
+    daemon_threads = True
+
+    def handle_error(self, *_: object) -> None:
+        pass
+
+
 class Fake:
     """A server in a thread. `asked` is what it was asked, `spoil` may change a reply before it is sent."""
 
@@ -90,8 +99,7 @@ class Fake:
             def log_message(self, *_: object) -> None:
                 pass
 
-        server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        server.daemon_threads = True
+        server = Server(("127.0.0.1", 0), Handler)
         self._servers.append(server)
         threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True).start()
         return f"http://127.0.0.1:{server.server_address[1]}"

@@ -7,6 +7,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from longshore.registry import Registry
+from longshore_runtime.addresses import redact
 
 
 @dataclass(frozen=True)
@@ -24,7 +25,7 @@ def find_target(text: str, registry: str | None) -> Target:
     scheme, separator, rest = text.partition("://")
     if separator and scheme != "longshore":
         last = urlsplit(text).path.rstrip("/").rpartition("/")[2] or urlsplit(text).netloc
-        return Target(text, last.partition(":")[0].partition("@")[0], text)
+        return Target(text, last.partition(":")[0].partition("@")[0], redact(text))
     if not separator and Path(text).is_dir():
         folder = Path(text).resolve()
         return Target(folder.as_uri(), folder.name, text)

@@ -45,7 +45,8 @@ def pull(
 ) -> None:
     """Bring a version into a folder, every byte verified.
 
-    Or what lies at an address: hf://OWNER/MODEL[@REVISION], modelscope://OWNER/MODEL, s3://BUCKET/PREFIX or file:///FOLDER.
+    Or what lies at an address: hf://OWNER/MODEL[@REVISION], modelscope://OWNER/MODEL, s3://BUCKET/PREFIX,
+    https://HOST/FILE[#sha256=HEX] or file:///FOLDER.
     What an interrupted pull left in the folder is used; files that the version does not have are refused.
     """
     target, patterns = find_target(source, registry), Patterns(include, exclude)

@@ -111,6 +111,7 @@ def serving_runtime(images: str) -> Object:
 
 def storage_container(images: str) -> Object:
     """The ClusterStorageContainer: our initializer. It has no args, since KServe writes the addresses there."""
+    pulled = [scheme for scheme in SOURCES if scheme != "pvc"]  # which KServe mounts by itself
     container = k8s.V1Container(
         name="storage-initializer",
         image=f"{images}/storage-initializer:{__version__}",
@@ -126,7 +127,7 @@ def storage_container(images: str) -> Object:
             metadata=k8s.V1ObjectMeta(name=STORAGE_CONTAINER, labels=_own_labels()),
             spec=kserve.V1alpha1StorageContainerSpec(
                 container=container,
-                supported_uri_formats=[kserve.V1alpha1SupportedUriFormat(prefix=f"{scheme}://") for scheme in SOURCES],
+                supported_uri_formats=[kserve.V1alpha1SupportedUriFormat(prefix=f"{scheme}://") for scheme in pulled],
                 supports_multi_model_download=True,
                 workload_type="initContainer",
             ),

@@ -1,39 +1,79 @@
 """The storage initializer's command: `python -m longshore_runtime.pull SOURCE FOLDER [SOURCE FOLDER …]`.
 
 The arguments are those that KServe gives its own initializer. Progress goes to stderr; each verdict is
-one line of JSON on stdout. Before a non-zero exit one line of JSON goes to the termination log, which
+one line of JSON on stdout. Before every non-zero exit one line of JSON goes to the termination log, which
 KServe shows in the InferenceService's status.
 """
 
 from __future__ import annotations
 
 import json
+import signal
 import sys
+import time
+import traceback
 from pathlib import Path
+from types import FrameType
 
 from longshore_runtime.addresses import redact
-from longshore_runtime.errors import LongshoreError
+from longshore_runtime.errors import Interrupted, LongshoreError
 from longshore_runtime.progress import Lines
-from longshore_runtime.pull.engine import pull
+from longshore_runtime.pull.engine import pinned_digest, pull
 from longshore_runtime.pull.patterns import read_patterns
 from longshore_runtime.termination import leave_message
+
+USAGE = "usage: python -m longshore_runtime.pull SOURCE FOLDER [SOURCE FOLDER …]"
+
+
+class Meter(Lines):
+    """Progress in lines that remembers how far it is: bytes done, of how many, since when."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.since = time.monotonic()
+
+    def describe(self) -> dict[str, float]:
+        """For the last words: bytes that were had, bytes in all, seconds, bytes per second."""
+        seconds = max(time.monotonic() - self.since, 1e-3)
+        return {"bytes": self.done, "size": self.size, "seconds": round(seconds, 3), "rate": int(self.done / seconds)}
 
 
 def main(arguments: list[str]) -> int:
     """Pull every source into its folder, in order; returns the exit code."""
     if not arguments or len(arguments) % 2:
-        print("usage: python -m longshore_runtime.pull SOURCE FOLDER [SOURCE FOLDER …]", file=sys.stderr)
+        print(USAGE, file=sys.stderr)
+        leave_message(LongshoreError(f"{len(arguments)} arguments are not pairs of SOURCE and FOLDER", USAGE))
         return 2
-    for source, folder in zip(arguments[::2], arguments[1::2], strict=True):
+    pairs = [(source, Path(folder)) for source, folder in zip(arguments[::2], arguments[1::2], strict=True)]
+    for source, folder in pairs:
+        meter = Meter()
         try:
-            verdict = pull(source, Path(folder), Lines(), patterns=read_patterns())
+            others = tuple(other for _, other in pairs if other != folder)
+            verdict = pull(source, folder, meter, patterns=read_patterns(), others=others)
             print(json.dumps(verdict.as_dict()), flush=True)
         except LongshoreError as error:
-            print(f"error: {error}", file=sys.stderr)
-            leave_message(error, source=redact(source))
-            return 1
+            return _fail(error, source, meter)
+        except KeyboardInterrupt:
+            return _fail(Interrupted("told to stop", "start it again; it resumes"), source, meter, 143)
+        except Exception as error:
+            traceback.print_exc()
+            name = type(error).__name__
+            return _fail(LongshoreError(f"a bug in Longshore: {name}", "report it with the container's log"), source, meter)
     return 0
 
 
+def _fail(error: LongshoreError, source: str, meter: Meter, code: int = 1) -> int:
+    """Say why, to people and to KServe; returns the exit code."""
+    print(f"error: {error}", file=sys.stderr)
+    pinned = pinned_digest(source)
+    leave_message(error, source=redact(source), digest=pinned and f"sha256:{pinned}", **meter.describe())
+    return code
+
+
+def _stop(_number: int, _frame: FrameType | None) -> None:
+    raise KeyboardInterrupt
+
+
 if __name__ == "__main__":
+    signal.signal(signal.SIGTERM, _stop)
     sys.exit(main(sys.argv[1:]))

@@ -14,17 +14,18 @@ import re
 import shutil
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import IO, Any, Literal
 
 from longshore_runtime import paths, tree
 from longshore_runtime.errors import Corrupt, NotFound, Refused, StoreFailed
 from longshore_runtime.limits import read_memory_limit
 from longshore_runtime.manifest import CHUNK_SIZE, Manifest
 from longshore_runtime.progress import Progress, format_size
+from longshore_runtime.pull.archives import Member, copy_member, is_archive, open_archive
 from longshore_runtime.pull.partial import JudgedFile, PartialFile
 from longshore_runtime.pull.patterns import EVERYTHING, Patterns
 from longshore_runtime.pull.sources import open_source
@@ -35,6 +36,7 @@ from longshore_runtime.pull.verification import compare_listing, read_manifest, 
 _DIGEST_PATH = re.compile(r"/trees/([0-9a-f]{64})/?$")
 _PARTIAL = f"{paths.METADATA}/partial"
 _JOURNAL = f"{paths.METADATA}/journal"
+_ARCHIVE = f"{paths.METADATA}/archive"
 
 _OWN_MEMORY = 256 * 1024**2
 """Bytes that a pull uses itself, at most."""
@@ -66,43 +68,119 @@ class Verdict:
         return asdict(self)
 
 
-def pull(uri: str, target: Path, progress: Progress, digest: str | None = None, patterns: Patterns = EVERYTHING) -> Verdict:
+def pull(
+    uri: str,
+    target: Path,
+    progress: Progress,
+    digest: str | None = None,
+    patterns: Patterns = EVERYTHING,
+    others: Collection[Path] = (),
+) -> Verdict:
     """Bring the tree at `uri` into the folder `target`, which then holds exactly its files.
 
     `digest` (hex) is what the manifest must have; a `…/trees/<digest>` address implies it. `patterns` choose
-    among the files of a tree that has no manifest. Raises LongshoreError and leaves only verified files (and
-    what a later call resumes from) otherwise.
+    among the files of a tree that has no manifest. What lies in `others`, folders that may be inside of the
+    target, belongs to other pulls. Raises LongshoreError and leaves only verified files (and what a later call
+    resumes from) otherwise.
     """
     started = time.monotonic()
-    if (pinned := _DIGEST_PATH.search(uri)) and digest is None:
-        digest = pinned[1]
     source = open_source(uri)
-    digest = digest or source.digest
+    digest = digest or pinned_digest(uri) or source.digest
     manifest = read_manifest(source, digest)
     entries = list(source.list_files())
     if manifest is None:
         entries = _choose(source, entries, patterns)
     elif findings := compare_listing(entries, manifest):
         raise refuse(findings, source.uri)
-    chunks = _plan(entries, manifest)
     with _explained(target):
         target.mkdir(parents=True, exist_ok=True)
-        job = _Job(source, target, entries, manifest)
-        job.refuse_strangers()
-        job.check_disk()
-        fetched = job.run(chunks, manifest.chunk_size if manifest else CHUNK_SIZE, progress)
-        job.finish(manifest)
+        place = _Place(target, tuple(f"{other.relative_to(target)}/" for other in others if target in other.parents))
+        if manifest is None and source.unpacks and len(entries) == 1 and is_archive(entries[0].path):
+            files, size, fetched = _have_archive(source, entries, place, progress)
+        else:
+            files, size, fetched = _have_tree(source, entries, manifest, place, progress)
     return Verdict(
         source=source.uri,
         target=str(target),
         digest=manifest.digest if manifest else None,
         revision=source.revision,
         verified=_judge(source, entries, manifest, digest),
-        files=len(job.sizes),
-        size=sum(job.sizes.values()),
+        files=files,
+        size=size,
         fetched=fetched,
         seconds=round(time.monotonic() - started, 3),
     )
+
+
+@dataclass(frozen=True)
+class _Place:
+    """The folder of a tree, in which the folders `elsewhere` (with a slash at their end) belong to other trees."""
+
+    folder: Path
+    elsewhere: tuple[str, ...] = ()
+
+    def admit(self, paths: Collection[str], uri: str) -> None:
+        """Raise Refused when the folder holds files that the tree does not: the engine might read them.
+
+        The same when the tree has files where another tree goes.
+        """
+        if intruders := sorted(path for path in paths if f"{path}/".startswith(self.elsewhere)):
+            raise Refused(f"{intruders[0]!r} of {uri} lies where something else is pulled to", "choose other folders")
+        present = {file.path for file in tree.scan(self.folder) if not file.path.startswith(self.elsewhere)}
+        if strangers := sorted(present.difference(paths)):
+            raise Refused(
+                f"{self.folder} already holds {strangers[0]!r}, which {uri} does not have", "pull into an empty folder"
+            )
+
+
+def pinned_digest(uri: str) -> str | None:
+    """The digest (hex) that an address `…/trees/<digest>` implies."""
+    found = _DIGEST_PATH.search(uri)
+    return found[1] if found else None
+
+
+def _have_tree(
+    source: Source, entries: list[Entry], manifest: Manifest | None, place: _Place, progress: Progress
+) -> tuple[int, int, int]:
+    """Bring the files themselves; returns their number, their bytes, and the bytes that were fetched."""
+    chunks = _plan(entries, manifest)
+    job = _Job(source, place.folder, entries, manifest)
+    place.admit(job.sizes, source.uri)
+    job.check_disk()
+    fetched = job.run(chunks, manifest.chunk_size if manifest else CHUNK_SIZE, progress)
+    job.finish(manifest)
+    return len(job.sizes), sum(job.sizes.values()), fetched
+
+
+def _have_archive(source: Source, entries: list[Entry], place: _Place, progress: Progress) -> tuple[int, int, int]:
+    """Bring an archive, judge all of it, and unpack it; returns number and bytes of its files, and the bytes fetched."""
+    target, packed = place.folder, place.folder / _ARCHIVE
+    packed.mkdir(parents=True, exist_ok=True)
+    _, _, fetched = _have_tree(source, entries, None, _Place(packed), progress)
+    archive = open_archive(packed / entries[0].path, source.uri)
+    members = archive.list_members()
+    place.admit({member.path for member in members}, source.uri)
+    size = sum(member.size for member in members)
+    require_room(target, size, len(members))
+    shutil.rmtree(target / _PARTIAL, ignore_errors=True)
+
+    def take(member: Member, content: IO[bytes]) -> None:
+        partial, final = target / _PARTIAL / member.path, target / member.path
+        refuse_in_the_way(final)
+        for path in (partial, final):
+            path.parent.mkdir(parents=True, exist_ok=True)
+        copy_member(member, content, partial)
+        os.replace(partial, final)
+        progress.advance(member.size)
+
+    progress.begin("unpacking", size)
+    try:
+        archive.unpack(take)
+    finally:
+        progress.end()
+    for folder in (_PARTIAL, _ARCHIVE):
+        shutil.rmtree(target / folder, ignore_errors=True)
+    return len(members), size, fetched
 
 
 def _judge(source: Source, entries: list[Entry], manifest: Manifest | None, digest: str | None) -> Verified:
@@ -155,15 +233,6 @@ class _Job:
         self._wrong: set[str] = set()
         self._fetched = 0
         self._settle = must_settle(sum(self.sizes.values()), read_memory_limit())
-
-    def refuse_strangers(self) -> None:
-        """Raise Refused when the target holds files that the tree does not: the engine might read them."""
-        present = {file.path for file in tree.scan(self._target)}
-        if strangers := sorted(present - self.sizes.keys()):
-            raise Refused(
-                f"{self._target} already holds {strangers[0]!r}, which {self._source.uri} does not have",
-                "pull into an empty folder",
-            )
 
     def check_disk(self) -> None:
         """Raise StoreFailed, with the numbers, when the disk cannot take what is still missing."""
@@ -229,8 +298,7 @@ class _Job:
 
     def _start(self, path: str, chunks: list[Chunk]) -> PartialFile:
         final, partial = self._target / path, self._partial / path
-        if final.is_symlink() or (final.exists() and not final.is_file()):
-            raise Refused(f"{final} is in the way", "pull into an empty folder")
+        refuse_in_the_way(final)
         if was_there := final.exists():
             partial.parent.mkdir(parents=True, exist_ok=True)
             os.replace(final, partial)  # not trusted until its bytes have been seen
@@ -264,6 +332,12 @@ class _Job:
             f"{chunk} in {self._source.uri} is not what was pushed",
             "push the version's files again to repair it, or use another version",
         )
+
+
+def refuse_in_the_way(final: Path) -> None:
+    """Raise Refused when something that is no file stands where a file is to go."""
+    if final.is_symlink() or (final.exists() and not final.is_file()):
+        raise Refused(f"{final} is in the way", "pull into an empty folder")
 
 
 def must_settle(size: int, memory_limit: int | None) -> bool:

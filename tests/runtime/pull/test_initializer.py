@@ -54,6 +54,77 @@ def test_a_failure_leaves_one_line_for_kserve(
     assert len(log.read_bytes()) < 4096
     assert message["verdict"] == "failed"
     assert message["source"] == uris[0]
+    assert message["digest"] == f"sha256:{uris[0].rpartition('/')[2]}"
+    assert message["bytes"] < message["size"] == 16938
+    assert message["rate"] == int(message["rate"])
+    assert 0 < message["seconds"] < 60
     assert "model-00001-of-00002.safetensors" in message["error"]
     assert message["hint"]
     assert capsys.readouterr().err.splitlines()[-1].startswith("error: model-00001-of-00002.safetensors")
+
+
+@pytest.fixture
+def log(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Where the kubelet would look for the container's last words."""
+    made = tmp_path / "termination-log"
+    made.touch()
+    monkeypatch.setattr(termination, "LOG", made)
+    return made
+
+
+def test_a_usage_error_and_a_bug_have_last_words_too(
+    log: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert initializer.main(["s3://b/m"]) == 2
+    assert json.loads(log.read_text())["error"] == "1 arguments are not pairs of SOURCE and FOLDER"
+    monkeypatch.setattr(initializer, "pull", lambda *_, **__: 1 / 0)
+    assert initializer.main(["s3://b/m", str(tmp_path / "t")]) == 1
+    assert json.loads(log.read_text())["error"] == "a bug in Longshore: ZeroDivisionError"
+    assert "ZeroDivisionError: division by zero" in capsys.readouterr().err
+
+
+def test_told_to_stop_it_says_so(log: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def stop(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(initializer, "pull", stop)
+    assert initializer.main(["s3://b/m", str(tmp_path / "t")]) == 143
+    assert json.loads(log.read_text())["error"] == "told to stop"
+
+
+def test_secrets_are_in_no_last_word(log: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for address in ("https://user:hidden@host/x", "http://127.0.0.1:9/x?X-Amz-Signature=hidden", "s3://u:hidden@b/m"):
+        assert initializer.main([address, str(tmp_path / "t")]) == 1
+        said = capsys.readouterr()
+        assert "hidden" not in (said.out + said.err + log.read_text())
+
+
+def test_an_adapter_may_lie_inside_of_its_base(uris: list[str], tmp_path: Path) -> None:
+    base, adapter = tmp_path / "models", tmp_path / "models" / "adapters" / "one"
+    for _ in range(2):  # the second time as after a restart of the container
+        done = run(uris[0], base, uris[1], adapter)
+        assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout.splitlines()[0])["fetched"] == 0
+    (base / "adapters" / "other").write_text("evil")
+    assert "already holds 'adapters/other'" in run(uris[0], base, uris[1], adapter).stderr
+    (tmp_path / "m1" / "adapters").mkdir()
+    (tmp_path / "m1" / "adapters" / "x").touch()
+    for inside in ("adapters", "adapters/x"):
+        refused = run((tmp_path / "m1").as_uri(), tmp_path / "n", uris[1], tmp_path / "n" / inside)
+        assert "'adapters/x' of " in refused.stderr
+        assert "lies where something else is pulled to" in refused.stderr
+
+
+def test_patterns_come_from_the_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = make_model(tmp_path / "m")
+    for allow, ignore, expected in (
+        ("*.json", "tokenizer*,*.index.json", {"config.json"}),
+        ('["config.json", "*.safetensors"]', "", {"config.json", *(path.name for path in model.glob("*.safetensors"))}),
+    ):
+        monkeypatch.setenv("STORAGE_ALLOW_PATTERNS", allow)
+        monkeypatch.setenv("STORAGE_IGNORE_PATTERNS", ignore)
+        target = tmp_path / str(len(allow))
+        assert run(model.as_uri(), target).returncode == 0
+        assert {path.name for path in target.iterdir() if path.is_file()} == expected
+    monkeypatch.setenv("STORAGE_ALLOW_PATTERNS", "[")
+    assert "STORAGE_ALLOW_PATTERNS is not a JSON list" in run(model.as_uri(), tmp_path / "x").stderr

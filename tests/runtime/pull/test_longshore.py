@@ -26,6 +26,17 @@ def test_a_version_is_found_and_pinned(
         engine.pull(f"longshore://{name}/9", tmp_path / "u", Silent())
 
 
+def test_a_deleted_version_is_not_pulled(root: str, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    registry = Registry(root)
+    registry.push(model, "m:1")
+    registry.delete("m:1")
+    monkeypatch.setenv("LONGSHORE_REGISTRY", root)
+    with pytest.raises(NotFound, match=r"m:1 was deleted from .*; bring it back: longshore undelete m:1"):
+        engine.pull("longshore://m/1", tmp_path / "t", Silent())
+    registry.undelete("m:1")
+    assert engine.pull("longshore://m/1", tmp_path / "t", Silent()).verified == "digest"
+
+
 def test_the_record_pins_the_manifest(model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     root = tmp_path / "registry"
     version = Registry(root.as_uri()).push(model, "m:1").version

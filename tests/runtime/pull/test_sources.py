@@ -16,6 +16,10 @@ from support.hubs import model_of
 FILES = {"config.json": b"{}", "sub/weights.bin": bytes(range(256)) * 40, "empty": b"", ".longshore/manifest.json": b"{}"}
 
 
+ONE_FILE = {"weights.bin": FILES["sub/weights.bin"]}
+"""What there is where a source is one file."""
+
+
 def upload(uri: str, name: str, data: bytes) -> None:
     import boto3
 
@@ -23,7 +27,7 @@ def upload(uri: str, name: str, data: bytes) -> None:
     boto3.client("s3").put_object(Bucket=bucket, Key=f"{key}/{name}", Body=data)
 
 
-@pytest.fixture(params=["file", "moto", "versitygw", "minio", "hf", "modelscope", "longshore"])
+@pytest.fixture(params=["file", "moto", "versitygw", "minio", "hf", "modelscope", "longshore", "https"])
 def source(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Source:
     """A tree `v1` with a neighbour `v10` that it must not see."""
     if request.param in ("hf", "modelscope"):
@@ -36,10 +40,19 @@ def source(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.M
         put(tmp_path.as_uri(), version_key("team/m", "1"), record.encode())
         fill(f"{tmp_path.as_uri()}/{tree_folder('team/m', 'd' * 64)}")
         return open_source("longshore://team/m/1")
+    if request.param == "https":
+        site = request.getfixturevalue("site")
+        site.files |= {f"v1/{name}": data for name, data in ONE_FILE.items()}
+        return open_source(f"{site.endpoint}/v1/weights.bin")
     root = open_root(request.param, request, tmp_path, monkeypatch)
     fill(f"{root}/v1")
     put(f"{root}/v10", "other", b"x")
     return open_source(f"{root}/v1")
+
+
+def tree_of(source: Source) -> tuple[dict[str, bytes], str]:
+    """The files that the source has, and the name of the largest."""
+    return (ONE_FILE, "weights.bin") if source.uri.startswith("http") else (FILES, "sub/weights.bin")
 
 
 def fill(uri: str) -> None:
@@ -57,32 +70,40 @@ def put(uri: str, name: str, data: bytes) -> None:
 
 
 def test_every_file_is_listed_once_and_no_neighbour_is(source: Source) -> None:
+    files, _ = tree_of(source)
     listed = sorted((entry.path, entry.size) for entry in source.list_files() if not entry.path.startswith(".longshore/"))
-    assert listed == sorted((name, len(data)) for name, data in FILES.items() if not name.startswith(".longshore/"))
+    assert listed == sorted((name, len(data)) for name, data in files.items() if not name.startswith(".longshore/"))
 
 
 def test_a_small_file_is_read_whole(source: Source) -> None:
-    assert source.read(".longshore/manifest.json") == b"{}"
-    assert source.read("empty") == b""
+    files, _ = tree_of(source)
+    for name, data in files.items():
+        assert source.read(name) == data
     assert source.read("absent") is None
     assert source.read("config.json/absent") is None
 
 
 @pytest.mark.parametrize(("offset", "length"), [(0, 1), (0, 10240), (100, 1000), (10239, 1)])
 def test_any_range_is_read(source: Source, offset: int, length: int) -> None:
+    files, largest = tree_of(source)
     buffer = bytearray(length)
-    source.read_into("sub/weights.bin", offset, memoryview(buffer))
-    assert bytes(buffer) == FILES["sub/weights.bin"][offset : offset + length]
+    source.read_into(largest, offset, memoryview(buffer))
+    assert bytes(buffer) == files[largest][offset : offset + length]
 
 
-@pytest.mark.parametrize(
-    ("path", "offset", "length"), [("sub/weights.bin", 10000, 1000), ("sub/weights.bin", 20000, 10), ("x", 0, 1)]
-)
+@pytest.mark.parametrize(("path", "offset", "length"), [("LARGEST", 10000, 1000), ("LARGEST", 20000, 10), ("x", 0, 1)])
 def test_what_is_not_there_is_an_error_that_names_the_tree(source: Source, path: str, offset: int, length: int) -> None:
+    path = path.replace("LARGEST", tree_of(source)[1])
     with pytest.raises(LongshoreError) as caught:
         source.read_into(path, offset, memoryview(bytearray(length)))
     places = [source.uri.rpartition("//")[2], tree_folder("team/m", "d" * 64)]
     assert any(place in str(caught.value) for place in places)
+
+
+def test_what_a_source_publishes_of_a_file_is_so(source: Source) -> None:
+    files, _ = tree_of(source)
+    for entry in source.list_files():
+        assert entry.checksum is None or entry.checksum.matches(files[entry.path])
 
 
 def test_an_unknown_scheme_names_the_known_ones() -> None:

@@ -24,7 +24,9 @@ def split_uri(uri: str) -> Path:
 
 
 class FileSource(Source):
-    """Reads a model's directory or a tree of a `file://` registry."""
+    """Reads a model's directory or a tree of a `file://` registry, or one file."""
+
+    unpacks = True
 
     def __init__(self, uri: str) -> None:
         self.uri = uri
@@ -32,8 +34,11 @@ class FileSource(Source):
         self._locations: dict[str, Path] = {}
 
     def list_files(self) -> tuple[Entry, ...]:
+        if self._root.is_file():
+            self._locations = {self._root.name: self._root}
+            return (Entry(self._root.name, self._root.stat().st_size),)
         if not self._root.is_dir():
-            raise NotFound(f"{self._root} is not a directory", "check the address")
+            raise NotFound(f"{self._root} is neither a folder nor a file", "check the address")
         files = tree.scan(self._root)
         # On disk a name may be spelt in another Unicode form than in the manifest.
         self._locations = {file.path: file.location for file in files}

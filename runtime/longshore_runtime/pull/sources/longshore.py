@@ -15,7 +15,7 @@ from longshore_runtime.errors import LongshoreError, NotFound, Refused
 from longshore_runtime.names import check_label, check_model
 from longshore_runtime.pull import sources
 from longshore_runtime.pull.sources.port import Entry, Source
-from longshore_runtime.versions import VersionRecord, tree_folder, version_key
+from longshore_runtime.versions import VersionRecord, deletions_folder, tree_folder, version_key
 
 REGISTRY = "LONGSHORE_REGISTRY"
 
@@ -43,7 +43,19 @@ class LongshoreSource(Source):
                 f"{self._model} has no version {self._version} in {redact(self._root)}",
                 f"see what there is: longshore list {self._model}",
             )
+        if self._is_deleted():
+            reference = f"{self._model}:{self._version}"
+            raise NotFound(
+                f"{reference} was deleted from {redact(self._root)}", f"bring it back: longshore undelete {reference}"
+            )
         return VersionRecord.parse(data, key)
+
+    def _is_deleted(self) -> bool:
+        changes = sources.open_source(f"{self._root}/{deletions_folder(self._model, self._version)}".rstrip("/"))
+        try:
+            return len(list(changes.list_files())) % 2 == 1
+        except NotFound:  # a registry on a disk has no such folder before the first
+            return False
 
     @cached_property
     def _tree(self) -> Source:

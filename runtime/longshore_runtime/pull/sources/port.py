@@ -33,6 +33,9 @@ class Source(Protocol):
     sequential: bool = False
     """Whether only reading from front to back, by one thread, is bearable."""
 
+    unpacks: bool = False
+    """Whether a tree that is one archive is meant to be unpacked, as KServe's own initializer does with some sources."""
+
     vouched: Literal["hub", "checksum"] = "hub"
     """The word for what stands behind the entries' checksums, as a verdict says it."""
 

@@ -1,9 +1,11 @@
-"""`s3://`: a tree below a prefix of a bucket."""
+"""`s3://`: a tree below a prefix of a bucket, or one object."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from typing import Any, cast
+
+from botocore.exceptions import ClientError
 
 from longshore_runtime import s3
 from longshore_runtime.errors import Interrupted
@@ -11,9 +13,24 @@ from longshore_runtime.pull.sources.port import Entry, Source
 
 
 class S3Source(s3.S3Folder, Source):
-    """Reads the objects below `s3://BUCKET/PREFIX/`; a neighbour whose name merely begins alike is not among them."""
+    """Reads the objects below `s3://BUCKET/PREFIX/`; a neighbour whose name merely begins alike is not among them.
+
+    Where nothing lies below the prefix, it may be the key of one object.
+    """
+
+    unpacks = True
+    _object: str | None = None
 
     def list_files(self) -> Iterator[Entry]:
+        found = False
+        for entry in self._list_tree():
+            found = True
+            yield entry
+        if not found and (size := self._measure(key := self.prefix.rstrip("/"))) is not None:
+            self._object = key
+            yield Entry(key.rpartition("/")[2], size)
+
+    def _list_tree(self) -> Iterator[Entry]:
         with s3.explained(self.uri):
             pages = self.client.get_paginator("list_objects_v2").paginate(Bucket=self.bucket, Prefix=self.prefix)
             for page in pages:
@@ -22,10 +39,23 @@ class S3Source(s3.S3Folder, Source):
                     if path and not (path.endswith("/") and not found["Size"]):  # consoles mark folders by such objects
                         yield Entry(path, found["Size"])
 
+    def _measure(self, key: str) -> int | None:
+        """The size of one object, or None when there is none."""
+        if not key:
+            return None
+        with s3.explained(self.uri):
+            try:
+                return self.client.head_object(Bucket=self.bucket, Key=key)["ContentLength"]
+            except ClientError as error:
+                if s3.is_absent(error):
+                    return None
+                raise
+
     def read_into(self, path: str, offset: int, buffer: memoryview) -> None:
         last = offset + len(buffer) - 1
+        key = self._object or self.prefix + path
         with s3.explained(self.uri_of(path)):
-            answer = self.client.get_object(Bucket=self.bucket, Key=self.prefix + path, Range=f"bytes={offset}-{last}")
+            answer = self.client.get_object(Bucket=self.bucket, Key=key, Range=f"bytes={offset}-{last}")
             with answer["Body"] as body:
                 filled = 0
                 while filled < len(buffer) and (count := body.readinto(cast(Any, buffer[filled:]))):
