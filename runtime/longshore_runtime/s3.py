@@ -1,8 +1,8 @@
 """One way to talk to S3-compatible stores: how a client is made, and what their refusals mean.
 
 Credentials, region, endpoint, profile and CA bundle come from where every AWS tool finds them
-(environment, ~/.aws, the pod's web identity). A store other than AWS is addressed by path
-(`endpoint/bucket/key`) unless `S3_USER_VIRTUAL_BUCKET` says otherwise, as KServe's secrets spell it.
+(environment, ~/.aws, the pod's web identity), and from what KServe adds to that (`s3_settings`). A store other than
+AWS is addressed by path (`endpoint/bucket/key`) unless `S3_USER_VIRTUAL_BUCKET` says otherwise.
 """
 
 from __future__ import annotations
@@ -10,15 +10,17 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, cast
 from urllib.parse import urlsplit
 
 import boto3
+from botocore import UNSIGNED
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError, EndpointConnectionError, NoCredentialsError
 
 from longshore_runtime.addresses import redact
 from longshore_runtime.errors import Interrupted, LongshoreError, NotFound, StoreFailed
+from longshore_runtime.s3_settings import S3Settings, read_s3_settings
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
@@ -65,27 +67,38 @@ class S3Folder:
 
 def connect() -> S3Client:
     """A client that any number of threads may share."""
-    settings = Config(
-        retries={"mode": "standard", "max_attempts": 6},
+    settings = read_s3_settings()
+    config = Config(
+        retries={"mode": "standard", "max_attempts": settings.attempts},
         max_pool_connections=CONNECTIONS,
-        connect_timeout=10,
-        read_timeout=60,
+        connect_timeout=settings.connect_timeout,
+        read_timeout=settings.read_timeout,
         tcp_keepalive=True,
         # What is sent names its checksum where it matters; some stores choke on boto3's unasked-for ones.
         request_checksum_calculation="when_required",
         response_checksum_validation="when_required",
+        signature_version=UNSIGNED if settings.anonymous else None,
     )
     try:
-        session = boto3.Session()  # the default one would keep the first credentials it saw, and is not thread-safe
-        client = session.client("s3", config=settings)
-        own_endpoint = not (urlsplit(client.meta.endpoint_url).hostname or "").endswith((".amazonaws.com", ".amazonaws.com.cn"))
-        if own_endpoint and os.environ.get("S3_USER_VIRTUAL_BUCKET", "").lower() not in ("1", "true"):
-            client = session.client("s3", config=settings.merge(Config(s3={"addressing_style": "path"})))
+        # The default session would keep the first credentials it saw, and is not thread-safe.
+        make: Any = boto3.Session().client
+        client = cast("S3Client", make("s3", config=config, **settings.given))
+        if style := _addressing(client, settings):
+            client = cast("S3Client", make("s3", config=config.merge(Config(s3=style)), **settings.given))
     except (BotoCoreError, ValueError) as error:
         raise StoreFailed(
             f"the S3 settings cannot be used: {error}", "check AWS_PROFILE, AWS_ENDPOINT_URL and ~/.aws"
         ) from error
     return client
+
+
+def _addressing(client: S3Client, settings: S3Settings) -> Any:
+    """How buckets are addressed, where that is not boto3's own choice: stores other than AWS by path."""
+    style: dict[str, Any] = {"use_accelerate_endpoint": True} if settings.accelerate else {}
+    own_endpoint = not (urlsplit(client.meta.endpoint_url).hostname or "").endswith((".amazonaws.com", ".amazonaws.com.cn"))
+    if settings.virtual or own_endpoint:
+        style["addressing_style"] = "virtual" if settings.virtual else "path"
+    return style
 
 
 def identity() -> str:

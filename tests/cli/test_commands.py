@@ -358,7 +358,7 @@ def test_a_file_of_a_web_server_is_pulled_without_telling_its_secrets(
 ) -> None:
     site.files["m.bin"] = b"weights"
     done = longshore("pull", f"{site.endpoint}/m.bin?token=hidden", tmp_path / "t")
-    assert done.out == f"{tmp_path / 't'}  {site.endpoint}/m.bin  1 files, 7 B NOT verified: their source publishes no digests\n"
+    assert done.out.startswith(f"{tmp_path / 't'}  {site.endpoint}/m.bin  1 files, 7 B NOT verified")
     assert "hidden" not in done.err
     pinned = f"{site.endpoint}/m.bin#sha256={sha256(b'weights')}"
     assert longshore("pull", pinned, tmp_path / "u", "--json").json["verified"] == "checksum"
