@@ -8,10 +8,13 @@ KServe shows in the InferenceService's status.
 from __future__ import annotations
 
 import json
+import os
 import signal
 import sys
 import time
 import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
 
@@ -23,6 +26,8 @@ from longshore_runtime.pull.patterns import read_patterns
 from longshore_runtime.termination import leave_message
 
 USAGE = "usage: python -m longshore_runtime.pull SOURCE FOLDER [SOURCE FOLDER …]"
+STOPPED = 128 + signal.SIGTERM
+"""The exit code after SIGTERM, as shells count."""
 
 
 class Meter(Lines):
@@ -49,12 +54,11 @@ def main(arguments: list[str]) -> int:
         meter = Meter()
         try:
             others = tuple(other for _, other in pairs if other != folder)
-            verdict = pull(source, folder, meter, patterns=read_patterns(), others=others)
+            with _stoppable(source, meter):
+                verdict = pull(source, folder, meter, patterns=read_patterns(), others=others)
             print(json.dumps(verdict.as_dict()), flush=True)
         except LongshoreError as error:
             return _fail(error, source, meter)
-        except KeyboardInterrupt:
-            return _fail(Interrupted("told to stop", "start it again; it resumes"), source, meter, 143)
         except Exception as error:
             traceback.print_exc()
             name = type(error).__name__
@@ -62,18 +66,34 @@ def main(arguments: list[str]) -> int:
     return 0
 
 
-def _fail(error: LongshoreError, source: str, meter: Meter, code: int = 1) -> int:
+def _fail(error: LongshoreError, source: str, meter: Meter) -> int:
     """Say why, to people and to KServe; returns the exit code."""
     print(f"error: {error}", file=sys.stderr)
+    _leave(error, source, meter)
+    return 1
+
+
+def _leave(error: LongshoreError, source: str, meter: Meter) -> None:
     pinned = pinned_digest(source)
     leave_message(error, source=redact(source), digest=pinned and f"sha256:{pinned}", **meter.describe())
-    return code
 
 
-def _stop(_number: int, _frame: FrameType | None) -> None:
-    raise KeyboardInterrupt
+@contextmanager
+def _stoppable(source: str, meter: Meter) -> Iterator[None]:
+    """Inside, SIGTERM ends the process at once: nothing needs to be tidied up, the next start resumes from what is there."""
+
+    def stop(_number: int, _frame: FrameType | None) -> None:
+        error = Interrupted("told to stop", "start it again; it resumes")
+        os.write(2, f"error: {error}\n".encode())  # not print, which the signal may have interrupted
+        _leave(error, source, meter)
+        os._exit(STOPPED)
+
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 if __name__ == "__main__":
-    signal.signal(signal.SIGTERM, _stop)
     sys.exit(main(sys.argv[1:]))

@@ -290,3 +290,16 @@ def test_written_through_or_not_the_files_are_the_same(tree_uri: str, tmp_path: 
     engine.pull(tree_uri, tmp_path / "through", Silent())
     assert contents(tmp_path / "through") == contents(tmp_path / "buffered")
     assert len(settled) >= 6
+
+
+def test_a_disk_without_inodes_is_named_with_the_numbers(
+    tree_uri: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = os.statvfs
+
+    def statvfs(path: Path) -> os.statvfs_result:
+        return os.statvfs_result((*real(path)[:7], 3, *real(path)[8:]))
+
+    monkeypatch.setattr(os, "statvfs", statvfs)
+    with pytest.raises(StoreFailed, match=r"has room for 3 more files and 6 are still to come"):
+        engine.pull(tree_uri, tmp_path / "target", Silent())

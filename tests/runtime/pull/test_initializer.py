@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -12,7 +14,9 @@ import pytest
 from longshore import Registry
 from longshore_runtime import termination
 from longshore_runtime.pull import __main__ as initializer
+from support.hubs import Asked, Reply, sha256
 from support.models import flip_byte, make_model
+from support.sites import FakeSite
 
 
 def run(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
@@ -83,13 +87,32 @@ def test_a_usage_error_and_a_bug_have_last_words_too(
     assert "ZeroDivisionError: division by zero" in capsys.readouterr().err
 
 
-def test_told_to_stop_it_says_so(log: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def stop(*_: object, **__: object) -> None:
-        raise KeyboardInterrupt
+def test_told_to_stop_it_stops_at_once_and_the_next_one_resumes(site: FakeSite, tmp_path: Path) -> None:
+    data = bytes(range(256)) * 100_000
+    site.files["m.bin"] = data
+    stall = threading.Event()
 
-    monkeypatch.setattr(initializer, "pull", stop)
-    assert initializer.main(["s3://b/m", str(tmp_path / "t")]) == 143
-    assert json.loads(log.read_text())["error"] == "told to stop"
+    def wait_at_the_end(asked: Asked, reply: Reply) -> Reply:
+        if not stall.is_set() and asked.headers.get("range", "").endswith(str(len(data) - 1)):
+            stall.wait(60)
+        return reply
+
+    site.spoil = wait_at_the_end
+    arguments = [f"{site.endpoint}/m.bin#sha256={sha256(data)}", str(tmp_path / "t")]
+    command = [sys.executable, "-m", "longshore_runtime.pull", *arguments]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as child:
+        journal = tmp_path / "t/.longshore/journal/m.bin"
+        while not (journal.exists() and len(journal.read_bytes().splitlines()) == 4):
+            assert child.poll() is None
+            time.sleep(0.05)
+        child.terminate()
+        _, said = child.communicate(timeout=10)
+    stall.set()
+    assert (child.returncode, said.splitlines()[-1]) == (143, "error: told to stop; start it again; it resumes")
+    done = run(*arguments)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["fetched"] == len(data) % (8 * 1024 * 1024)
+    assert (tmp_path / "t" / "m.bin").read_bytes() == data
 
 
 def test_secrets_are_in_no_last_word(log: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,0 +1,100 @@
+"""Files of which only the digest of the whole is known, written and hashed in any order, by several at once."""
+
+from __future__ import annotations
+
+import hashlib
+import random
+import tempfile
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from longshore_runtime.digests import Checksum
+from longshore_runtime.pull.partial import JudgedFile
+from longshore_runtime.pull.transfer import Chunk
+
+CHUNK = 1000
+DATA = random.Random(4).randbytes(9 * CHUNK + 7)
+CHUNKS = [Chunk("x", offset, min(CHUNK, len(DATA) - offset)) for offset in range(0, len(DATA), CHUNK)]
+
+
+def open_file(folder: Path, data: bytes = DATA) -> JudgedFile:
+    checksum = Checksum("sha256", hashlib.sha256(data).hexdigest())
+    places = [folder / name for name in ("partial", "final", "journal")]
+    return JudgedFile(*places, len(DATA), len(CHUNKS), checksum, settle=False)
+
+
+def bring(file: JudgedFile, chunk: Chunk, data: bytes = DATA) -> bool:
+    """What a worker does with a chunk; returns what `finish_chunk` says."""
+    buffer = memoryview(bytearray(chunk.length))
+    if not file.has(chunk, buffer):
+        buffer[:] = data[chunk.offset : chunk.offset + chunk.length]
+        file.write(chunk, buffer)
+    return file.finish_chunk(chunk, buffer)
+
+
+@given(st.permutations(CHUNKS))
+@settings(max_examples=30)
+def test_in_whatever_order_chunks_come_the_file_is_judged_once(order: list[Chunk]) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        file = open_file(Path(folder))
+        for chunk in order:
+            assert not (Path(folder) / "final").exists()
+            assert bring(file, chunk)
+        assert (Path(folder) / "final").read_bytes() == DATA
+        assert [path.name for path in Path(folder).iterdir()] == ["final"]
+
+
+@pytest.mark.parametrize("attempt", range(10))
+def test_several_workers_may_bring_chunks_at_once(tmp_path: Path, attempt: int) -> None:
+    file, order = open_file(tmp_path), list(CHUNKS)
+    random.Random(attempt).shuffle(order)
+    with ThreadPoolExecutor(8) as pool:
+        assert all(pool.map(lambda chunk: bring(file, chunk), order))
+    assert (tmp_path / "final").read_bytes() == DATA
+
+
+@given(st.permutations(CHUNKS), st.integers(0, len(DATA) - 1))
+@settings(max_examples=30)
+def test_one_wrong_byte_anywhere_leaves_nothing(order: list[Chunk], place: int) -> None:
+    wrong = DATA[:place] + bytes([DATA[place] ^ 1]) + DATA[place + 1 :]
+    with tempfile.TemporaryDirectory() as folder:
+        file = open_file(Path(folder))
+        said = [bring(file, chunk, wrong) for chunk in order]
+        assert said.count(False) == 1
+        assert list(Path(folder).iterdir()) == []
+
+
+@given(st.permutations(CHUNKS), st.integers(0, len(CHUNKS)), st.booleans())
+@settings(max_examples=30)
+def test_what_was_written_before_is_used_and_judged(order: list[Chunk], count: int, damage: bool) -> None:
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        before = open_file(folder)
+        for chunk in order[:count]:
+            before.write(chunk, memoryview(DATA)[chunk.offset : chunk.offset + chunk.length])
+        before.close()
+        damaged = damage and count > 0
+        if damaged:
+            with open(folder / "partial", "r+b") as file:
+                file.seek(order[0].offset)
+                file.write(bytes([DATA[order[0].offset] ^ 1]))
+        after = open_file(folder)
+        assert [chunk for chunk in order if after.has(chunk, memoryview(bytearray(chunk.length)))] == order[:count]
+        said = [bring(after, chunk) for chunk in CHUNKS]
+        assert (False in said) == damaged
+        assert (folder / "final").exists() != damaged
+
+
+@pytest.mark.parametrize("notes", ["", "junk", "sha256:00 1\n0\n", "HEADING\n0\n1000", "HEADING\nx\n-5\n99999999999\n"])
+def test_a_journal_of_something_else_is_not_followed(tmp_path: Path, notes: str) -> None:
+    open_file(tmp_path).close()
+    heading = (tmp_path / "journal").read_text().strip()
+    (tmp_path / "journal").write_text(notes.replace("HEADING", heading))
+    file = open_file(tmp_path)
+    had = [chunk.offset for chunk in CHUNKS if file.has(chunk, memoryview(bytearray(chunk.length)))]
+    assert had == ([0] if "HEADING\n0" in notes else [])
+    assert all(bring(file, chunk) for chunk in CHUNKS) != bool(had), "the hole was taken for a chunk, and found out"
