@@ -10,6 +10,8 @@ from botocore.exceptions import ClientError
 from longshore_runtime import s3
 from longshore_runtime.errors import Interrupted
 from longshore_runtime.pull.sources.port import Entry, Source
+from longshore_runtime.pull.sources.s3_ranges import SignedRanges
+from longshore_runtime.web import fill
 
 
 class S3Source(s3.S3Folder, Source):
@@ -20,6 +22,10 @@ class S3Source(s3.S3Folder, Source):
 
     unpacks = True
     _object: str | None = None
+
+    def __init__(self, uri: str) -> None:
+        super().__init__(uri)
+        self._ranges = SignedRanges(self.client, self.bucket)
 
     def list_files(self) -> Iterator[Entry]:
         found = False
@@ -55,10 +61,10 @@ class S3Source(s3.S3Folder, Source):
         last = offset + len(buffer) - 1
         key = self._object or self.prefix + path
         with s3.explained(self.uri_of(path)):
-            answer = self.client.get_object(Bucket=self.bucket, Key=key, Range=f"bytes={offset}-{last}")
-            with answer["Body"] as body:
-                filled = 0
-                while filled < len(buffer) and (count := body.readinto(cast(Any, buffer[filled:]))):
-                    filled += count
+            filled = self._ranges.read_into(key, offset, buffer)
+            if filled is None:
+                answer = self.client.get_object(Bucket=self.bucket, Key=key, Range=f"bytes={offset}-{last}")
+                filled = fill(cast(Any, answer["Body"]), buffer)
+                answer["Body"].close()
         if filled < len(buffer):
             raise Interrupted(f"{self.uri}/{path} ended before byte {last + 1}", "run the command again; it resumes")

@@ -1,0 +1,71 @@
+"""Ranges of S3 objects by addresses that are signed once.
+
+To make and sign a request costs boto3 as much as a core needs to receive a megabyte or two, and a large model is some
+thousands of requests. A range is not part of what is signed, so one address serves all ranges of an object. It is asked over
+the client's own connections: its proxies, certificates and time-outs hold.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from typing import TYPE_CHECKING, Any
+
+from botocore.awsrequest import AWSRequest
+
+from longshore_runtime.web import fill
+
+if TYPE_CHECKING:
+    from mypy_boto3_s3 import S3Client
+
+VALID = 3600
+"""Seconds for which an address is signed; half of them it is used."""
+
+
+class SignedRanges:
+    """Reads ranges of a bucket's objects. Thread-safe."""
+
+    def __init__(self, client: S3Client, bucket: str) -> None:
+        self._client, self._bucket = client, bucket
+        # The one use of what botocore calls its own: there is no other way to a client's connections.
+        self._session: Any = client._endpoint.http_session  # type: ignore[attr-defined]
+        self._signed: dict[str, tuple[str, float]] = {}
+        self._lock = threading.Lock()
+        events: Any = client.meta.events
+        events.register_first("choose-signer.s3", _keep_version_4)
+
+    def read_into(self, key: str, offset: int, buffer: memoryview) -> int | None:
+        """Fill `buffer` from `offset`; returns the bytes read, fewer only where the answer broke off.
+
+        None when the store answers anything but the range: ask it in full, and it will say why. Raises what botocore does.
+        """
+        last = offset + len(buffer) - 1
+        request = AWSRequest("GET", self._address(key), {"Range": f"bytes={offset}-{last}", "Accept-Encoding": "identity"})
+        request.stream_output = True
+        answer = self._session.send(request.prepare())
+        whole = f"bytes {offset}-{last}/"
+        if answer.status_code != 206 or not answer.headers.get("Content-Range", "").startswith(whole):
+            answer.raw.close()
+            with self._lock:
+                self._signed.pop(key, None)
+            return None
+        count = fill(answer.raw, buffer)
+        if count == len(buffer):
+            answer.raw.release_conn()
+        else:
+            answer.raw.close()
+        return count
+
+    def _address(self, key: str) -> str:
+        with self._lock:
+            address, until = self._signed.get(key, ("", 0.0))
+            if time.monotonic() > until:
+                parameters = {"Bucket": self._bucket, "Key": key}
+                address = self._client.generate_presigned_url("get_object", Params=parameters, ExpiresIn=VALID)
+                self._signed[key] = address, time.monotonic() + VALID / 2
+            return address
+
+
+def _keep_version_4(signature_version: Any = None, **_: Any) -> str | None:
+    """Have addresses signed as requests are; of its own botocore would take version 2, which many stores do not know."""
+    return signature_version if isinstance(signature_version, str) and signature_version.endswith("-query") else None
