@@ -29,6 +29,7 @@ COMMANDS = {
     "undelete": ("delete:undelete", "Bring a deleted version back."),
     "gc": ("delete:gc", "Remove files that no version needs any more."),
     "registry": ("registry:registry", "Try out the store below a registry."),
+    "fit": ("fit:fit", "Show how a model goes onto GPUs, and why."),
     "run": ("run:run", "Serve a version on this machine, as a pod would."),
     "deploy": ("deploy:deploy", "Serve a version in a cluster and watch it become ready."),
     "status": ("deploy:status", "Show what is deployed, how far it is, and why not further."),

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,9 @@ from longshore_runtime.errors import InvalidModel
 
 MAX_HEADER = 100_000_000
 """Bytes; the limit of the reference implementation."""
+
+FIRST_READ = 128 * 1024
+"""Bytes read at once, which hold most headers whole."""
 
 
 @dataclass(frozen=True)
@@ -34,12 +38,27 @@ class Tensor:
 
 def read_header(path: Path) -> dict[str, Tensor]:
     """The tensors of one file. Raises InvalidModel when the file is cut short or is no safetensors file."""
-    size = path.stat().st_size
     with open(path, "rb") as file:
-        length = int.from_bytes(file.read(8), "little")
-        if size < 8 or length > min(size - 8, MAX_HEADER):
-            raise _damaged(path, f"its header should have {length} bytes and the file has {size}")
-        header = file.read(length)
+
+        def read(offset: int, length: int) -> bytes:
+            file.seek(offset)
+            return file.read(length)
+
+        return read_header_with(read, path.stat().st_size, path)
+
+
+def read_header_with(read: Callable[[int, int], bytes], size: int, path: Path | str) -> dict[str, Tensor]:
+    """The tensors of a file of `size` bytes of which `read(offset, length)` gets parts; at most two are asked for.
+
+    Raises InvalidModel, naming `path`, when the file is cut short or is no safetensors file.
+    """
+    begun = read(0, min(size, FIRST_READ))
+    length = int.from_bytes(begun[:8], "little")
+    if size < 8 or length > min(size - 8, MAX_HEADER):
+        raise _damaged(path, f"its header should have {length} bytes and the file has {size}")
+    header = begun[8 : 8 + length]
+    if len(header) < length:
+        header += read(len(begun), length - len(header))
     try:
         tensors, end = _parse_header(json.loads(header))
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
@@ -62,5 +81,5 @@ def _parse_header(header: dict[str, Any]) -> tuple[dict[str, Tensor], int]:
     return tensors, end
 
 
-def _damaged(path: Path, why: str) -> InvalidModel:
+def _damaged(path: Path | str, why: str) -> InvalidModel:
     return InvalidModel(f"{path} is damaged or cut short: {why}", "download or copy the file again")
