@@ -9,6 +9,7 @@ import pytest
 
 from support.command import CommandLine
 from support.documents import examples
+from support.hubs import FakeHuggingFace, model_of
 from support.models import make_model
 from support.servers import S3Server
 
@@ -53,6 +54,24 @@ def test_a_bucket_is_asked_for_headers_alone(longshore: CommandLine, moto: S3Ser
     command = CommandLine(longshore.home, tuple((moto.environment | {"LONGSHORE_REGISTRY": "s3://fit/models"}).items()))
     assert command("push", make_model(tmp_path / "m"), "m:1").code == 0
     assert "1 × h100" in command("fit", "m:1", "--gpu", "h100").out
+
+
+def test_a_hubs_model_is_judged_before_it_is_pulled(
+    longshore: CommandLine, huggingface: FakeHuggingFace, tmp_path: Path
+) -> None:
+    model = make_model(tmp_path / "m", shards=1, elements=4 * 1024 * 1024)
+    huggingface.models["org/m"] = model_of({path.name: path.read_bytes() for path in model.iterdir()})
+    done = longshore("fit", "hf://org/m", "--gpu", "h100")
+    assert done.out.startswith("hf://org/m\n")
+    assert "1 × h100" in done.out
+    ranges = [
+        asked.headers.get("range", "")
+        for asked in huggingface.asked
+        if "safetensors" in asked.path and "json" not in asked.path
+    ]
+    read = [int(last) - int(first) for first, last in (text.removeprefix("bytes=").split("-") for text in ranges if text)]
+    assert read
+    assert max(read) < 200_000, "more than headers was read"
 
 
 def test_a_large_model_is_divided_and_explained(longshore: CommandLine, large: Path) -> None:

@@ -12,9 +12,8 @@ import click
 
 from longshore.cli.options import json_option, registry_option
 from longshore.cli.output import open_progress, print_json
-from longshore.registry import Registry
-from longshore_runtime.addresses import redact
-from longshore_runtime.errors import LongshoreError, NotFound, Refused
+from longshore.cli.target import find_target
+from longshore_runtime.errors import LongshoreError, Refused
 from longshore_runtime.progress import format_size
 from longshore_runtime.pull.sources import open_source
 from longshore_runtime.serve.fit import memory
@@ -30,7 +29,7 @@ NEEDED = "say onto which: --gpu h100, or several: --gpu l4,a100-80g; the catalog
 
 
 @click.command()
-@click.argument("target", metavar="REFERENCE|SOURCE|DIRECTORY", required=False)
+@click.argument("target", metavar="REFERENCE|DIRECTORY|ADDRESS", required=False)
 @click.option("--gpu", "names", metavar="NAME[,NAME…]", help="The kinds of GPU to try, e.g. h100,a100-80g.")
 @click.option("--context", type=click.IntRange(1), metavar="TOKENS", help="The context that a sequence must have.")
 @click.option("--sequences", type=click.IntRange(1), metavar="N", help="How many of them the cache must hold at a time.")
@@ -66,7 +65,8 @@ def fit(
 ) -> None:
     """Show how a model goes onto GPUs, and why.
 
-    Reads config.json and the headers of the weights alone, of a version, a folder or a source such as s3://… .
+    Reads config.json and the headers of the weights alone: of a version, a folder, or what lies at an address,
+    such as hf://OWNER/MODEL[@REVISION] or s3://BUCKET/PREFIX.
     Exits with 1 when it goes onto none of the GPUs, and says what would.
     """
     known = {**CATALOGUE, **(_read_file(gpus_file) if gpus_file else {})}
@@ -74,7 +74,7 @@ def fit(
         _print_catalogue(list(known.values()), as_json)
         return
     if target is None:
-        raise click.UsageError("name a REFERENCE, a SOURCE or a DIRECTORY, or ask for --list-gpus")
+        raise click.UsageError("name a REFERENCE, a DIRECTORY or an ADDRESS, or ask for --list-gpus")
     chosen = [find_gpu(name, known) for name in (names or "").split(",") if name.strip()]
     if not chosen:
         raise click.UsageError(NEEDED)
@@ -93,18 +93,9 @@ def fit(
 
 def _read_target(target: str, registry: str | None) -> tuple[str, Geometry]:
     """The title and the geometry of what is named: an address, a folder, or a version."""
-    if "://" in target:
-        uri, title = target, redact(target)
-    elif Path(target).is_dir():
-        uri, title = Path(target).resolve().as_uri(), target
-    else:
-        version = Registry(registry).resolve(target)
-        uri, title = version.uri, version.reference
-    open_progress().say(f"reading the headers of {title}")
-    source = open_source(uri)
-    if not (geometry := read_geometry(source)).layer_count:
-        raise NotFound(f"{title} does not say how many layers it has", "name the folder that holds its config.json")
-    return title, geometry
+    found = find_target(target, registry)
+    open_progress().say(f"reading the headers of {found.title}")
+    return found.title, read_geometry(open_source(found.uri))
 
 
 def _read_file(path: Path) -> dict[str, GPU]:

@@ -230,7 +230,7 @@ def _shorter(geometry: Geometry, gpu: GPU, wish: Wish) -> str | None:
         pool = memory.lay_out(geometry, split, batch, wish.cache_width)
         if space > 0 and pool:
             best = max(best, longest(pool, space, wish.context or geometry.context or USEFUL_CONTEXT, wish.sequences or 1))
-    best = _rounded(best, 0)
+    best = best // ROUND * ROUND
     return f"a context of {best} tokens: --context {best}" if best >= ROUND else None
 
 

@@ -39,6 +39,8 @@ TOWERS = {
     "audio_config": "audio",
     "img_processor": "vision",
 }
+MOST_LAYERS = 10_000
+NO_LANGUAGE_MODEL = "name the folder of a language model, with its own config.json"
 DRAFTS = re.compile(r"Eagle|Medusa|MLPSpeculator|MTPModel|Speculator", re.IGNORECASE)
 
 
@@ -80,6 +82,8 @@ def read_geometry(tree: Tree) -> Geometry:
         return _read_gguf(tree, sizes, names)
     if CONFIG not in sizes:
         raise _no_config(tree, sizes)
+    if not names:
+        raise InvalidModel("there are no weights among the files", "name the folder that holds the model's weights")
     config, tensors = Config(_read_json(tree, CONFIG)), dict[str, Tensor]()
     if names and names[0].endswith(".safetensors"):
         tensors = _read_headers(tree, sizes, names)
@@ -93,9 +97,10 @@ def make_geometry(
     """The geometry that config.json and the tensors' shapes tell.
 
     Without tensors, parameters and weights are counted from the shapes in the configuration; `size`, where it is
-    known, is then the bytes of all weights.
+    known, is then the bytes of all weights. Raises InvalidModel when it is not the configuration of a language model.
     """
     text = config.language
+    _check_shape(text)
     packed, architecture = read_quantization(config), str(next(iter(config.items("architectures")), ""))
     counted = counting.count_parameters(text, _count_towers(config))
     tied, layers = counting.is_tied(text), text.count("num_hidden_layers", "n_layer", "n_layers", "num_layers")
@@ -134,6 +139,16 @@ def make_geometry(
         towers=tuple(sorted({name for part, name in TOWERS.items() if config.content.get(part)})),
         tied=tied,
     )
+
+
+def _check_shape(text: Config) -> None:
+    """Raise InvalidModel where the configuration leaves out what every figure is made of."""
+    layers = text.count("num_hidden_layers", "n_layer", "n_layers", "num_layers")
+    if not 0 < layers <= MOST_LAYERS:
+        raise InvalidModel("the model's configuration does not say how many layers there are", NO_LANGUAGE_MODEL)
+    for kept in read_layers(text):
+        if not (kept.state if kept.kind == "recurrent" else kept.heads * kept.width):
+            raise InvalidModel(f"the model's configuration does not tell the size of its {kept.kind} layers", NO_LANGUAGE_MODEL)
 
 
 def weight_files(tree: Tree, sizes: Mapping[str, int]) -> list[str]:
