@@ -7,7 +7,7 @@ one removes.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import islice
@@ -64,7 +64,10 @@ class Collector:
                 yield _describe(model, "mark", mark.key, [mark], "its process is no more")
 
     def find_unfinished(self, moment: float) -> Iterator[Garbage]:
-        """Uploads into the registry that nobody goes on with."""
+        """Uploads into the registry that nobody goes on with, and what was tried out by processes that are no more."""
+        for mark in self._store.list_tree(layout.PROBES):
+            if mark.modified < moment - LIFE:
+                yield _describe(None, "mark", mark.key, [mark], "its process is no more")
         for found in self._store.list_unfinished():
             model, _, path = (found.key or "").partition("/trees/")
             if path.partition("/")[0] in (self._in_flight(model, moment) if path else ()):
@@ -76,17 +79,17 @@ class Collector:
 
     def remove(self, garbage: Garbage) -> bool:
         """Remove it, unless it is needed by now; returns whether it is gone."""
+        if garbage.kind == "mark":
+            self._store.delete([garbage.name])
+            return True
         if garbage.model is None:
             self._store.discard(next(unfinished for found, unfinished in self._unfinished if found == garbage))
             return True
-        match garbage.kind:
-            case "staging":
-                self._delete(stored.key for stored in self._store.list_tree(layout.staging_folder(garbage.model, garbage.name)))
-            case "mark":
-                self._store.delete([garbage.name])
-            case _:
-                return self._remove_tree(garbage.model, garbage.name)
-        return True
+        if garbage.kind == "staging":
+            folder = layout.staging_folder(garbage.model, garbage.name)
+            self._store.delete([stored.key for stored in self._store.list_tree(folder)])
+            return True
+        return self._remove_tree(garbage.model, garbage.name)
 
     def _remove_tree(self, model: str, digest: str) -> bool:
         """Remove a tree and its signatures; the manifest goes first, so that what is left is nobody's version."""
@@ -104,9 +107,6 @@ class Collector:
                 condemnation.uphold()
                 self._store.delete(batch)
             return True
-
-    def _delete(self, keys: Iterable[str]) -> None:
-        self._store.delete(list(keys))
 
     def _judge(self, model: str, kind: str, digest: str, stored: list[Stored], moment: float) -> Iterator[Garbage]:
         if all(self._is_old(found, moment) for found in stored):
@@ -149,7 +149,7 @@ class Collector:
 
 
 def _describe(
-    model: str,
+    model: str | None,
     kind: Literal["tree", "signatures", "staging", "mark"],
     name: str,
     stored: list[Stored],

@@ -106,5 +106,5 @@ def gc(model: str | None, dry_run: bool, grace: float, registry: str | None, as_
 
 def _name(garbage: Garbage) -> str:
     if garbage.model is None:
-        return f"upload {garbage.name}"
+        return f"{garbage.kind} {garbage.name}"
     return f"{garbage.kind} {garbage.model} {garbage.name[:12] if garbage.kind in ('tree', 'signatures') else garbage.name}"
