@@ -2,6 +2,7 @@
 #
 #   make demo     a real model, pushed, served by a real engine, rendered for KServe
 #   make test     lint, types, contracts, every test
+#   make test-reliability  kills, races and histories of the registry at full size, an hour or two
 #   make check    lint, types and contracts alone
 #   make cluster  a Kubernetes control plane with KServe on this machine; make cluster-down ends it
 #   make cluster NODE=1  the same with a real node that runs pods, as root
@@ -22,7 +23,7 @@ READY := .venv/.ready-$(ENGINE)
 export PATH := $(CURDIR)/.venv/bin:$(CURDIR)/.tools/bin:$(PATH)
 unexport PYTHONPATH VIRTUAL_ENV
 
-.PHONY: help setup demo check test cluster cluster-down bench-coldstart bench-pull lock clean
+.PHONY: help setup demo check test test-reliability cluster cluster-down bench-coldstart bench-pull lock clean
 
 help:
 	@sed -n 's/^#  *make/  make/p' Makefile
@@ -56,6 +57,9 @@ check: setup
 
 test: check
 	@pytest $(PYTEST_ARGS)
+
+test-reliability: setup
+	@LONGSHORE_RELIABILITY=full pytest tests/reliability $(PYTEST_ARGS)
 
 cluster: setup
 	@PYTHONPATH=tests python -m testbed up $(if $(NODE),--node)

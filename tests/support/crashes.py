@@ -195,7 +195,7 @@ def run_and_kill(bench: Bench, scenario: Scenario, point: int, arm: Callable[[Be
             arm(bench, point)
             scenario.act(bench)
             code = 0
-        except BaseException as error:  # noqa: BLE001 - the parent reports it
+        except BaseException as error:
             print(f"{scenario.name} at {point}: {type(error).__name__}: {error}", file=sys.stderr)
         finally:
             os._exit(code)
@@ -235,7 +235,7 @@ def kill_at_request(bench: Bench, point: int) -> None:
 
 
 def judge(bench: Bench, scenario: Scenario, point: int) -> None:
-    """What a kill at the point has left is whole; it is finished by running it again; a collection clears up, before or after."""
+    """What the kill has left is whole, running it again finishes it, a collection clears up, be it before or after that."""
     what = f"{scenario.name} killed at {point}"
     check_whole(bench, what)
     bench.age()
@@ -253,9 +253,9 @@ def judge(bench: Bench, scenario: Scenario, point: int) -> None:
 
 
 def run_scenario(scenario: Scenario, make_bench: Callable[[str], Bench], arm: Callable[[Bench, int], None], stride: int) -> int:
-    points, before = 0, make_bench(f"{scenario.name}-before")
+    before = make_bench(f"{scenario.name}-before")
     scenario.prepare(before)
-    for point in itertools.count(1 + len(scenario.name) % stride, stride):
+    for points, point in enumerate(itertools.count(1 + len(scenario.name) % stride, stride)):
         bench = make_bench(f"{scenario.name}-{point}")
         bench.copy_from(before)
         killed = run_and_kill(bench, scenario, point, arm)
@@ -263,7 +263,6 @@ def run_scenario(scenario: Scenario, make_bench: Callable[[str], Bench], arm: Ca
         bench.remove()
         if not killed:
             return points
-        points += 1
     raise AssertionError
 
 
