@@ -7,13 +7,15 @@ import click
 from longshore.cli.options import json_option, registry_option
 from longshore.cli.output import print_json, print_table
 from longshore.guarantees import failed
+from longshore.permissions import ROLES, make_policy
 from longshore.registry import Registry
+from longshore.settings import read_settings
 from longshore_runtime.errors import Refused
 
 
 @click.group()
 def registry() -> None:
-    """Try out the store below a registry."""
+    """Try out the store below a registry, and say whom it should permit what."""
 
 
 @registry.command()
@@ -36,3 +38,15 @@ def check(registry: str | None, as_json: bool) -> None:
     if broken:
         names = ", ".join(guarantee.name for guarantee in broken)
         raise Refused(f"{opened.uri} does not keep what commits need: {names}", "keep the registry in another store")
+
+
+@registry.command()
+@click.argument("role", type=click.Choice(ROLES))
+@registry_option
+def policy(role: str, registry: str | None) -> None:
+    """Print the IAM policy that a role needs in the registry's bucket.
+
+    A reader pulls, a pusher commits versions, a deployer moves aliases, a keeper deletes and collects. Whoever is to do
+    several things gets several policies.
+    """
+    print_json(make_policy(role, registry or read_settings().registry))
