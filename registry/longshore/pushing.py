@@ -4,13 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 from typing import Protocol
+
+from awscrt.checksums import crc64nvme
 
 from longshore import layout
 from longshore.guards import in_flight
 from longshore.records import VersionRecord, now
 from longshore.reference import Reference, parse_reference
+from longshore.storage.content import local_content
+from longshore.storage.lanes import Lanes
 from longshore.storage.port import Store
 from longshore.version import Version, make_version
 from longshore_runtime import tree
@@ -22,6 +27,8 @@ from longshore_runtime.serve.facts import read_facts
 
 _PARALLEL_FILES = 4
 _COMMIT_ATTEMPTS = 100
+_LOOKED_AT = 4
+"""Versions whose files are copied from, the newest ones."""
 
 
 class Catalogue(Protocol):
@@ -63,10 +70,14 @@ def check_target(reference: str) -> Reference:
 
 
 class Pusher:
-    """One push into a store, of which `catalogue` knows the versions, by `identity`."""
+    """One push into a store, of which `catalogue` knows the versions, by `identity`.
 
-    def __init__(self, store: Store, catalogue: Catalogue, identity: str, progress: Progress) -> None:
+    What is stored already is believed to be what the store's checksums say, unless it is to be read, for `repair`.
+    """
+
+    def __init__(self, store: Store, catalogue: Catalogue, identity: str, progress: Progress, *, repair: bool = False) -> None:
         self._store, self._catalogue, self._identity, self._progress = store, catalogue, identity, progress
+        self._repair = repair
 
     def push(self, directory: Path, target: Reference, message: str | None, serving: Serving) -> tuple[Version, bool, int, int]:
         """The version, whether it was created now, its bytes and how many of them were sent."""
@@ -104,18 +115,25 @@ class Pusher:
         raise _refuse_other_content(existing, manifest.digest)
 
     def _send(self, model: str, manifest: Manifest, locations: Mapping[str, Path]) -> int:
-        """Store the files, then the manifest; returns the bytes that were not there yet."""
-
-        def put(file: File) -> int:
-            key = layout.tree_key(model, digest, file.path)
-            location = locations[file.path]
-            return file.size if self._store.put_file(key, location, file, manifest.chunk_size, self._progress.advance) else 0
-
+        """Store the files that are not there yet, then the manifest; returns the bytes that were sent."""
         digest = manifest.digest
+        earlier = self._find_earlier(model, manifest)
+
+        def put(file: File, lanes: Lanes) -> int:
+            key = layout.tree_key(model, digest, file.path)
+            content = local_content(locations[file.path], file, manifest.chunk_size)
+            if not self._store.holds(key, content, lanes, reread=self._repair):
+                source = earlier.get((file.size, file.sha256))
+                if source is None or source == key or not self._store.copy_file(source, key, content, lanes):
+                    return self._store.put_file(key, content, lanes, self._progress.advance)
+            self._progress.advance(file.size)
+            return 0
+
         self._progress.begin("pushing", manifest.size)
         try:
-            with ThreadPoolExecutor(_PARALLEL_FILES) as pool:
-                sent = sum(pool.map(put, sorted(manifest.files, key=lambda file: -file.size)))
+            with Lanes() as lanes, ThreadPoolExecutor(_PARALLEL_FILES) as pool:
+                largest_first = sorted(manifest.files, key=lambda file: -file.size)
+                sent = sum(pool.map(lambda file: put(file, lanes), largest_first))
         finally:
             self._progress.end()
         stored = self._store.create(layout.manifest_key(model, digest), manifest.encode())
@@ -125,6 +143,19 @@ class Pusher:
                 "remove that object, push again",
             )
         return sent
+
+    def _find_earlier(self, model: str, manifest: Manifest) -> dict[tuple[int, str], str]:
+        """Where the trees of the newest versions have files of size and SHA-256, so that the store can copy them."""
+        newest = sorted(self._store.list_tree(layout.versions_folder(model)), key=lambda stored: stored.modified)[-_LOOKED_AT:]
+        found: dict[tuple[int, str], str] = {}
+        for stored in newest:
+            version = self._catalogue.find(model, layout.version_of(stored.key))
+            if version is None or version.digest == manifest.digest:
+                continue
+            with suppress(Corrupt):  # then nothing is copied from it
+                for file in self._catalogue.manifest(version).files:
+                    found[file.size, file.sha256] = layout.tree_key(model, version.digest, file.path)
+        return found
 
     def _commit(self, target: Reference, label: str, manifest: Manifest, message: str | None) -> tuple[Version, bool]:
         """Create the version's record; on a race for the next number, take the one after the winner's."""
@@ -156,8 +187,15 @@ def _digest_files(files: tuple[tree.LocalFile, ...], progress: Progress) -> tupl
     """Every file digested, several at a time."""
 
     def digest(file: tree.LocalFile) -> File:
-        found = digest_file(file.location, CHUNK_SIZE, progress.advance)
-        return File(path=file.path, size=found.size, sha256=found.sha256, blake3=found.chunks)
+        crc64 = 0
+
+        def see(chunk: memoryview) -> None:
+            nonlocal crc64
+            crc64 = crc64nvme(chunk, crc64)
+            progress.advance(len(chunk))
+
+        found = digest_file(file.location, CHUNK_SIZE, see)
+        return File(path=file.path, size=found.size, sha256=found.sha256, crc64nvme=f"{crc64:016x}", blake3=found.chunks)
 
     progress.begin("hashing", sum(file.size for file in files))
     try:

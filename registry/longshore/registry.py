@@ -180,16 +180,18 @@ class Registry:
         message: str | None = None,
         serving: Serving | None = None,
         progress: Progress | None = None,
+        repair: bool = False,
     ) -> Pushed:
         """Commit a directory as a version; a version that is left out becomes the next whole number.
 
-        Running it again resumes what was cut short, repairs what was damaged, and changes nothing else.
+        Running it again resumes what was cut short, replaces what is not what the version says, and changes nothing
+        else. What a bucket has is judged by the checksums that the store keeps; `repair` has its bytes read.
         Raises Refused when the version exists with other content, naming both digests.
         """
         target = check_target(reference)
         if alias is not None:
             check_label(alias, "alias")
-        pusher = Pusher(self._store, self, self._identity, progress or Silent())
+        pusher = Pusher(self._store, self, self._identity, progress or Silent(), repair=repair)
         version, created, size, sent = pusher.push(directory, target, message, serving or Serving())
         if created:
             self._log.write(target.model, "push", version=version.version, digest=version.digest, note=message)

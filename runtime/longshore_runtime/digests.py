@@ -79,8 +79,8 @@ def chunk_ranges(size: int, chunk_size: int) -> Iterator[tuple[int, int]]:
     return ((offset, min(chunk_size, size - offset)) for offset in range(0, size, chunk_size))
 
 
-def digest_file(path: Path, chunk_size: int, advance: Callable[[int], None] = lambda _: None) -> FileDigest:
-    """Read `path` once and digest it; `advance` hears of every chunk's bytes.
+def digest_file(path: Path, chunk_size: int, see: Callable[[memoryview], None] = lambda _: None) -> FileDigest:
+    """Read `path` once and digest it; `see` is shown every chunk, in order.
 
     Raises Refused when the file changes while it is read: its digest would describe no state of it.
     """
@@ -93,7 +93,7 @@ def digest_file(path: Path, chunk_size: int, advance: Callable[[int], None] = la
             sha256.update(chunk)
             chunks.append(digest_chunk(chunk))
             size += length
-            advance(length)
+            see(chunk)
         after = os.fstat(file.fileno())
     if (before.st_size, before.st_mtime_ns) != (size, after.st_mtime_ns):
         raise Refused(f"{path} changed while it was read", "run the command again once nothing writes to it")

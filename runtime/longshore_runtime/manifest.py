@@ -31,11 +31,16 @@ class Document(BaseModel):
 
 
 class File(Document):
-    """One file: `size` in bytes, SHA-256 of the whole, BLAKE3 of each chunk (the last one may be short)."""
+    """One file: `size` in bytes, SHA-256 of the whole, BLAKE3 of each chunk (the last one may be short).
+
+    `crc64nvme` is what stores compute of an object by themselves, so that it can be checked where it lies without being
+    read: CRC-64/NVME of the whole, 16 hexadecimal digits.
+    """
 
     path: str
     size: Count
     sha256: Hex
+    crc64nvme: Annotated[str, Field(pattern=r"^[0-9a-f]{16}$")] | None = None
     blake3: tuple[Hex, ...]
 
     @model_validator(mode="after")

@@ -54,13 +54,18 @@ class Lines:
                 return
             self._said = time.monotonic()
             share = 100 * self.done // self.size if self.size else 100
-            self.say(f"{self._what}: {share} % of {format_size(self.size)}, {self._rate()}")
+            self.say(f"{self._what}: {share} % of {format_size(self.size)}, {self._rate()}, {self._left()} left")
 
     def end(self) -> None:
         self.say(f"{self._what}: {format_size(self.done)} in {time.monotonic() - self._started:.1f} s, {self._rate()}")
 
     def say(self, text: str) -> None:
         print(text, file=self._stream, flush=True)
+
+    def _left(self) -> str:
+        """The time that the rest takes at the rate so far."""
+        seconds = (time.monotonic() - self._started) * max(0, self.size - self.done) / max(self.done, 1)
+        return f"{seconds:.0f} s" if seconds < 60 else f"{seconds / 60:.0f} min"
 
     def _rate(self) -> str:
         return f"{format_size(int(self.done / max(time.monotonic() - self._started, 1e-3)))}/s"

@@ -8,7 +8,7 @@ AWS is addressed by path (`endpoint/bucket/key`) unless `S3_USER_VIRTUAL_BUCKET`
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, cast
 from urllib.parse import urlsplit
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
 
 CONNECTIONS = 32
+_READ_ATTEMPTS = 4
 _ABSENT = {"404", "NoSuchKey", "NotFound"}
 _DENIED = {"403", "AccessDenied", "Forbidden", "AllAccessDisabled"}
 _CREDENTIALS = {"InvalidAccessKeyId", "SignatureDoesNotMatch", "ExpiredToken", "InvalidToken", "RequestTimeTooSkewed"}
@@ -57,22 +58,34 @@ class S3Folder:
     def read(self, path: str) -> bytes | None:
         """A small object whole, or None when there is none of this name."""
         with explained(self.uri_of(path)):
-            try:
-                return self.client.get_object(Bucket=self.bucket, Key=self.prefix + path)["Body"].read()
-            except ClientError as error:
-                if is_absent(error):
-                    return None
-                raise
+            for left in reversed(range(_READ_ATTEMPTS)):
+                try:
+                    # Held against the checksum that the object was sent with, where the store tells it.
+                    answer = self.client.get_object(Bucket=self.bucket, Key=self.prefix + path, ChecksumMode="ENABLED")
+                    return answer["Body"].read()
+                except ClientError as error:
+                    if is_absent(error):
+                        return None
+                    raise
+                except (BotoCoreError, OSError):  # damaged or cut off on the way
+                    if not left:
+                        raise
+        raise AssertionError
 
 
-def connect() -> S3Client:
-    """A client that any number of threads may share."""
+def connect(s3: Mapping[str, Any] | None = None, read_timeout: float | None = None) -> S3Client:
+    """A client that any number of threads may share.
+
+    `s3` are botocore's own options of that name, `read_timeout` the seconds of silence after which a request is repeated.
+    """
     settings = read_s3_settings()
+    options: Any = dict(s3 or {})
     config = Config(
         retries={"mode": "standard", "max_attempts": settings.attempts},
         max_pool_connections=CONNECTIONS,
         connect_timeout=settings.connect_timeout,
-        read_timeout=settings.read_timeout,
+        read_timeout=settings.read_timeout if read_timeout is None else read_timeout,
+        s3=options,
         tcp_keepalive=True,
         # What is sent names its checksum where it matters; some stores choke on boto3's unasked-for ones.
         request_checksum_calculation="when_required",
@@ -84,7 +97,7 @@ def connect() -> S3Client:
         make: Any = boto3.Session().client
         client = cast("S3Client", make("s3", config=config, **settings.given))
         if style := _addressing(client, settings):
-            client = cast("S3Client", make("s3", config=config.merge(Config(s3=style)), **settings.given))
+            client = cast("S3Client", make("s3", config=config.merge(Config(s3=options | style)), **settings.given))
     except (BotoCoreError, ValueError) as error:
         raise StoreFailed(
             f"the S3 settings cannot be used: {error}", "check AWS_PROFILE, AWS_ENDPOINT_URL and ~/.aws"
@@ -120,6 +133,11 @@ def identity() -> str:
 def error_code(error: ClientError) -> str:
     """The store's word for what went wrong, or the HTTP status where it has none."""
     return str(error.response.get("Error", {}).get("Code") or error.response.get("ResponseMetadata", {}).get("HTTPStatusCode"))
+
+
+def is_refusal(error: ClientError) -> bool:
+    """Whether the store does not let these credentials do it."""
+    return error_code(error) in _DENIED | _CREDENTIALS
 
 
 def is_absent(error: ClientError) -> bool:

@@ -122,7 +122,7 @@ def test_a_flipped_byte_is_named_by_pull_verify_and_run(pushed: CommandLine, tmp
         done = pushed(*arguments)
         assert done.code == 1
         assert "model-00001-of-00002.safetensors" in done.error
-        assert "push the version's files again to repair it" in done.error
+        assert "push the version's files again with --repair" in done.error
     found = pushed("verify", "m:1", "--json")
     assert found.code == 1
     assert [finding["path"] for finding in found.json["findings"]] == ["model-00001-of-00002.safetensors"]

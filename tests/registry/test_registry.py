@@ -7,9 +7,11 @@ import json
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from conftest import use_server
 from longshore import Registry, layout
 from longshore.pushing import Pusher
 from longshore.registry import NOTHING
@@ -17,6 +19,7 @@ from longshore_runtime import paths
 from longshore_runtime.errors import Corrupt, InvalidModel, LongshoreError, NotFound, Refused
 from longshore_runtime.manifest import Manifest, Serving
 from support.models import flip_byte, make_model
+from support.servers import S3Server
 
 
 @pytest.fixture
@@ -289,6 +292,52 @@ def test_a_push_that_was_cut_short_is_finished_by_the_next(
     assert registry.labels("m") == []
     pushed = registry.push(model, "m:1")
     assert 0 < pushed.sent < pushed.size
+    assert registry.verify("m:1") == []
+
+
+def test_what_an_earlier_version_has_is_copied_by_the_store(registry: Registry, model: Path) -> None:
+    registry.push(model, "m:1")
+    (model / "tokenizer_config.json").write_text("{}")
+    second = registry.push(model, "m:2")
+    assert second.sent == 2
+    assert registry.verify("m:2") == registry.verify("m:1") == []
+
+
+def test_a_loser_is_told_the_winner_and_loses_nothing_that_it_sent(
+    registry: Registry, models: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    commit = Pusher._commit
+
+    def be_late(self: Pusher, *arguments: Any) -> Any:
+        with monkeypatch.context() as patch:
+            patch.setattr(Pusher, "_commit", commit)
+            Registry(registry.uri).push(models[1], "m:1")
+        return commit(self, *arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Pusher, "_commit", be_late)
+        with pytest.raises(Refused, match="m:1 exists with other content") as caught:
+            registry.push(models[0], "m:1")
+    assert registry.resolve("m:1").digest in caught.value.message
+    assert registry.verify("m:1") == []
+    again = registry.push(models[0], "m:2")
+    assert (again.created, again.sent) == (True, 0)
+
+
+def test_damage_at_rest_in_a_bucket_is_repaired(
+    versitygw: S3Server, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    use_server(versitygw, monkeypatch)
+    versitygw.make_bucket("rot")
+    registry = Registry("s3://rot/r")
+    version = registry.push(model, "m:1").version
+    assert versitygw.folder
+    shard = versitygw.folder / version.uri.removeprefix("s3://") / "model-00001-of-00002.safetensors"
+    flip_byte(shard)  # below the store, which goes on telling the checksum that it once computed
+    assert registry.push(model, "m:1").sent == 0
+    with pytest.raises(Corrupt, match="push the version's files again with --repair"):
+        registry.pull("m:1", tmp_path / "damaged")
+    assert registry.push(model, "m:1", repair=True).sent == shard.stat().st_size
     assert registry.verify("m:1") == []
 
 

@@ -25,6 +25,8 @@ def test_lines_tell_share_and_rate() -> None:
     first, second, last = out.getvalue().splitlines()
     assert first.startswith("pulling: 25 % of 2.0 kB, ")
     assert second.startswith("pulling: 100 % of 2.0 kB, ")
+    assert first.endswith(" s left")
+    assert second.endswith(", 0 s left")
     assert last.startswith("pulling: 2.0 kB in 0.0 s, ")
 
 

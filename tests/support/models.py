@@ -7,6 +7,9 @@ import json
 import random
 from pathlib import Path
 
+from awscrt.checksums import crc64nvme
+
+from longshore.storage.content import Content, local_content
 from longshore_runtime.digests import digest_file
 from longshore_runtime.manifest import CHUNK_SIZE, File
 
@@ -72,4 +75,18 @@ def flip_byte(path: Path, offset: int = -1) -> None:
 def describe(location: Path, path: str = "weights.bin") -> File:
     """What a manifest says of a file."""
     digest = digest_file(location, CHUNK_SIZE)
-    return File(path=path, size=digest.size, sha256=digest.sha256, blake3=digest.chunks)
+    crc64 = crc64nvme(location.read_bytes())
+    return File(path=path, size=digest.size, sha256=digest.sha256, crc64nvme=f"{crc64:016x}", blake3=digest.chunks)
+
+
+def content_of(location: Path) -> Content:
+    """A file as it is stored."""
+    return local_content(location, describe(location), CHUNK_SIZE)
+
+
+def make_file(location: Path, size: int, seed: int = 0) -> Path:
+    """A file of `size` bytes, others for each seed."""
+    numbers = random.Random(seed)
+    with open(location, "wb") as file:
+        file.writelines(numbers.randbytes(min(MEBI, size - start)) for start in range(0, size, MEBI))
+    return location

@@ -21,6 +21,7 @@ from longshore_runtime.progress import format_size
 @click.option(
     "--serve", metavar="FILE", type=click.Path(path_type=Path), help="How to serve it: YAML with engine and arguments."
 )
+@click.option("--repair", is_flag=True, help="Read what is stored of this version already, and replace what is damaged.")
 @registry_option
 @json_option
 def push(
@@ -29,6 +30,7 @@ def push(
     alias: str | None,
     message: str | None,
     serve: Path | None,
+    repair: bool,
     registry: str | None,
     as_json: bool,
 ) -> None:
@@ -38,7 +40,9 @@ def push(
     exists is never changed.
     """
     serving = read_serving(serve) if serve else None
-    pushed = Registry(registry).push(directory, model, alias=alias, message=message, serving=serving, progress=open_progress())
+    pushed = Registry(registry).push(
+        directory, model, alias=alias, message=message, serving=serving, progress=open_progress(), repair=repair
+    )
     if as_json:
         print_json(pushed)
         return

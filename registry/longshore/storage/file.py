@@ -11,10 +11,10 @@ from contextlib import contextmanager, suppress
 from itertools import islice
 from pathlib import Path
 
-from longshore.storage.chunks import read_chunks
+from longshore.storage.content import Content, local_content
+from longshore.storage.lanes import Lanes
 from longshore.storage.port import Created, Stored, Unfinished
 from longshore_runtime.errors import Refused, StoreFailed
-from longshore_runtime.manifest import File
 from longshore_runtime.pull.sources.file import split_uri
 
 _PLACE_ATTEMPTS = 20
@@ -108,28 +108,37 @@ class FileStore:
         except (OSError, KeyError):  # an arbitrary UID has no name
             return f"uid-{os.getuid()}@{host}"
 
-    def put_file(self, key: str, location: Path, file: File, chunk_size: int, advance: Callable[[int], None]) -> bool:
+    def holds(self, key: str, content: Content, lanes: Lanes, *, reread: bool = False) -> bool:
+        """A disk keeps no checksums: the bytes are read."""
+        place = self._path(key)
         with self._explained(key):
-            target = self._path(key)
-            if self._holds(target, file, chunk_size, advance):
+            try:
+                if place.stat().st_size != content.file.size:
+                    return False
+                return all(local_content(place, content.file, content.chunk_size).chunks())
+            except (FileNotFoundError, NotADirectoryError, Refused):
                 return False
-            with self._draft() as draft:
-                with open(draft, "wb", buffering=0) as out:
-                    for chunk in read_chunks(location, file, chunk_size):
-                        out.write(chunk)
-                        advance(len(chunk))
-                    os.fsync(out.fileno())
-                _place(draft, target, os.replace)
-            return True
 
-    def _holds(self, target: Path, file: File, chunk_size: int, advance: Callable[[int], None]) -> bool:
-        """Whether the right bytes are there; a damaged file is not, so pushing again repairs it."""
-        try:
-            for _ in read_chunks(target, file, chunk_size):
-                pass
-        except (FileNotFoundError, Refused):
+    def put_file(self, key: str, content: Content, lanes: Lanes, advance: Callable[[int], None]) -> int:
+        with self._explained(key), self._draft() as draft:
+            with open(draft, "wb", buffering=0) as out:
+                for chunk in content.chunks():
+                    out.write(chunk)
+                    advance(len(chunk))
+                os.fsync(out.fileno())
+            _place(draft, self._path(key), os.replace)
+        return content.file.size
+
+    def copy_file(self, source: str, key: str, content: Content, lanes: Lanes) -> bool:
+        """The same bytes under another name: no tree is ever rewritten, and a repair replaces the file."""
+        if not self.holds(source, content, lanes):
             return False
-        advance(file.size)
+        with self._explained(key), self._draft() as draft:
+            try:
+                os.link(self._path(source), draft)
+            except OSError:  # removed since, or too many names
+                return False
+            _place(draft, self._path(key), os.replace)
         return True
 
     def _scan(self, folder: str) -> list[tuple[str, bool]]:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Protocol
 
-from longshore_runtime.manifest import File
+from longshore.storage.content import Content
+from longshore.storage.lanes import Lanes
 
 
 @dataclass(frozen=True)
@@ -100,10 +100,22 @@ class Store(Protocol):
         """Who acts, as whoever checks the credentials would say it; never a secret. Asked for once."""
         ...
 
-    def put_file(self, key: str, location: Path, file: File, chunk_size: int, advance: Callable[[int], None]) -> bool:
-        """Store the bytes of `location` under `key`; returns False when they were there already.
+    def holds(self, key: str, content: Content, lanes: Lanes, *, reread: bool = False) -> bool:
+        """Whether the object at `key` is the content.
 
-        What is stored is what `file` describes: every chunk is held against its BLAKE3 on the way, and
-        Refused is raised when the file is not any more what it was. The object appears whole or not at all.
+        Where the place keeps checksums of its own they are believed, unless the bytes are to be `reread`.
         """
+        ...
+
+    def put_file(self, key: str, content: Content, lanes: Lanes, advance: Callable[[int], None]) -> int:
+        """Store the content under `key`, whatever is there; returns the bytes that were sent.
+
+        What an earlier attempt left is used where it is right. Every chunk is held against its BLAKE3 on the way, and
+        Refused is raised when it is not any more what it was. The object appears whole or not at all. `advance` hears
+        of every byte once.
+        """
+        ...
+
+    def copy_file(self, source: str, key: str, content: Content, lanes: Lanes) -> bool:
+        """Have the place itself copy the object at `source`, which holds the content; False when it cannot, or not any more."""
         ...

@@ -4,47 +4,65 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import threading
 import time
+import uuid
 from collections.abc import Callable, Iterable, Iterator
+from functools import cached_property, partial
 from itertools import islice
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-from botocore.exceptions import ClientError
+from botocore.exceptions import BotoCoreError, ClientError
 
-from longshore.storage.chunks import read_chunks
+from longshore import layout
+from longshore.storage.checksums import CRC64, SHA256, Checksum, choose, is_damage
+from longshore.storage.content import Content
+from longshore.storage.lanes import Lanes
 from longshore.storage.port import Created, Stored, Unfinished
+from longshore.storage.uploads import Upload, is_stored, may_succeed_again
 from longshore_runtime import s3
+from longshore_runtime.digests import chunk_ranges, digest_chunk
 from longshore_runtime.errors import Interrupted, StoreFailed
-from longshore_runtime.manifest import File
 
 if TYPE_CHECKING:
-    from mypy_boto3_s3.type_defs import CompletedPartTypeDef, ListObjectsV2OutputTypeDef, ObjectIdentifierTypeDef
+    from mypy_boto3_s3 import S3Client
+    from mypy_boto3_s3.type_defs import ListObjectsV2OutputTypeDef, ObjectIdentifierTypeDef
 
-PART_SIZE = 16 * 1024 * 1024
-MAX_PARTS = 10_000
-_SHA256 = "longshore-sha256"
+_PUT_ATTEMPTS = 4
+_PATIENCE = 900
 _CREATE_ATTEMPTS = 8
 _DELETED_AT_ONCE = 1000
 _TAKEN = {"PreconditionFailed", "412"}
+_UNSURE = "unsure"
 _BUSY = {"ConditionalRequestConflict", "409"}
 
 
 class S3Store(s3.S3Folder):
     """A registry in a bucket of AWS or of any store that honours conditional writes."""
 
+    copy_limit = 5 * 1024**3
+    """Bytes that a store copies by one request."""
+
+    def __init__(self, uri: str) -> None:
+        super().__init__(uri)
+        self._making = threading.RLock()
+
     def create(self, key: str, data: bytes) -> Created:
         # 409 says that another conditional write of the key is under way; its outcome is worth waiting for.
         for attempt in range(_CREATE_ATTEMPTS):
             with s3.explained(self.uri_of(key)):
                 try:
-                    self.client.put_object(Bucket=self.bucket, Key=self.prefix + key, Body=data, IfNoneMatch="*")
-                    return Created(True, data)
+                    answer = self.client.put_object(
+                        Bucket=self.bucket, Key=self.prefix + key, Body=data, IfNoneMatch="*", **SHA256.request(data)
+                    )
+                    if SHA256.confirms(answer, data):
+                        return Created(True, data)
+                    code = _UNSURE  # an answer to something else
                 except ClientError as error:
                     code = s3.error_code(error)
-                    if code not in _TAKEN | _BUSY:
+                    if code not in _TAKEN | _BUSY and not is_damage(code):
                         raise
-            if code in _TAKEN and (stored := self.read(key)) is not None:
+            if code not in _BUSY and (stored := self.read(key)) is not None:
                 # A request that boto3 repeated after a lost answer finds its own bytes: that is a win.
                 return Created(stored == data, stored)
             time.sleep(0.05 * 2**attempt)
@@ -136,59 +154,78 @@ class S3Store(s3.S3Folder):
     def identity(self) -> str:
         return s3.identity()
 
-    def put_file(self, key: str, location: Path, file: File, chunk_size: int, advance: Callable[[int], None]) -> bool:
+    def holds(self, key: str, content: Content, lanes: Lanes, *, reread: bool = False) -> bool:
         with s3.explained(self.uri_of(key)):
-            if self._holds(key, file):
-                advance(file.size)
-                return False
-            chunks = read_chunks(location, file, chunk_size)
-            if file.size <= PART_SIZE:
-                # The store computes the same SHA-256 and refuses anything else.
-                checksum = base64.b64encode(bytes.fromhex(file.sha256)).decode()
-                self.client.put_object(
-                    Bucket=self.bucket,
-                    Key=self.prefix + key,
-                    Body=b"".join(chunks),
-                    ChecksumSHA256=checksum,
-                    Metadata={_SHA256: file.sha256},
-                )
-                advance(file.size)
-            else:
-                self._put_parts(self.prefix + key, chunks, file, chunk_size, advance)
-            return True
+            try:
+                head = self.client.head_object(Bucket=self.bucket, Key=self.prefix + key, ChecksumMode="ENABLED")
+            except ClientError as error:
+                if s3.is_absent(error):
+                    return False
+                raise
+            return is_stored(head, content) and not (reread and self._is_damaged(key, content, lanes))
 
-    def _put_parts(
-        self, key: str, chunks: Iterator[bytearray], file: File, chunk_size: int, advance: Callable[[int], None]
-    ) -> None:
-        """A multipart upload whose parts are whole chunks, each with a checksum that the store verifies."""
-        chunks_per_part = -(-max(PART_SIZE, -(-file.size // MAX_PARTS)) // chunk_size)
-        upload = self.client.create_multipart_upload(
-            Bucket=self.bucket, Key=key, ChecksumAlgorithm="SHA256", Metadata={_SHA256: file.sha256}
-        )["UploadId"]
-        try:
-            parts: list[CompletedPartTypeDef] = []
-            for number, body in enumerate(_join(chunks, chunks_per_part), start=1):
-                sent = self.client.upload_part(
-                    Bucket=self.bucket, Key=key, UploadId=upload, PartNumber=number, Body=body, ChecksumAlgorithm="SHA256"
-                )
-                parts.append({"PartNumber": number, "ETag": sent["ETag"], "ChecksumSHA256": sent["ChecksumSHA256"]})
-                advance(len(body))
-            self.client.complete_multipart_upload(
-                Bucket=self.bucket, Key=key, UploadId=upload, MultipartUpload={"Parts": parts}
-            )
-        except BaseException:
-            self.client.abort_multipart_upload(Bucket=self.bucket, Key=key, UploadId=upload)
-            raise
+    def _is_damaged(self, key: str, content: Content, lanes: Lanes) -> bool:
+        """Whether the bytes, read, are not those of the content."""
 
-    def _holds(self, key: str, file: File) -> bool:
-        """Whether the store has the object with the size and the SHA-256 that it was sent with."""
-        try:
-            head = self.client.head_object(Bucket=self.bucket, Key=self.prefix + key)
-        except ClientError as error:
-            if s3.is_absent(error):
-                return False
-            raise
-        return head["ContentLength"] == file.size and head["Metadata"].get(_SHA256) == file.sha256
+        def differs(offset: int, length: int, digest: str) -> bool:
+            with lanes.room(length), s3.explained(self.uri_of(key)):
+                span = f"bytes={offset}-{offset + length - 1}"
+                answer = self.client.get_object(Bucket=self.bucket, Key=self.prefix + key, Range=span)
+                return digest_chunk(answer["Body"].read()) != digest
+
+        ranges = zip(chunk_ranges(content.file.size, content.chunk_size), content.file.blake3, strict=True)
+        return any(lanes.run([partial(differs, *span, digest) for span, digest in ranges]))
+
+    def put_file(self, key: str, content: Content, lanes: Lanes, advance: Callable[[int], None]) -> int:
+        with self._making:  # asked for by many threads at once, made by one
+            upload, checksum = self._upload(key, content), self._checksum
+        told = _Once(content.file.size, advance)
+        with s3.explained(self.uri_of(key)):
+            for left in reversed(range(_PUT_ATTEMPTS)):
+                try:
+                    upload.put(checksum, lanes, told)
+                    break
+                except (ClientError, BotoCoreError) as error:
+                    # Another pusher of the same bytes may have finished the upload that both were sending parts of.
+                    if may_succeed_again(error) and self.holds(key, content, lanes):
+                        break
+                    if not left or not may_succeed_again(error):
+                        raise
+                    time.sleep(0.1)
+            told.rest()
+        return upload.sent
+
+    def copy_file(self, source: str, key: str, content: Content, lanes: Lanes) -> bool:
+        with s3.explained(self.uri_of(key)):
+            try:
+                with self._making:
+                    upload = self._upload(key, content)
+                upload.copy(self.prefix + source, self.copy_limit, lanes)
+            except ClientError as error:
+                status = error.response["ResponseMetadata"].get("HTTPStatusCode", 500)
+                if s3.is_refusal(error) or (status >= 500 and status != 501):
+                    raise
+                return False  # gone or replaced since, or a store that cannot: it will be sent
+        return self.holds(key, content, lanes)
+
+    def _upload(self, key: str, content: Content) -> Upload:
+        return Upload(self._bulk, self._patient, self.bucket, self.prefix + key, content)
+
+    @cached_property
+    def _checksum(self) -> Checksum:
+        with s3.explained(self.uri):
+            return choose(self.client, self.bucket, f"{self.prefix}{layout.PROBES}{uuid.uuid4().hex}")
+
+    @cached_property
+    def _bulk(self) -> S3Client:
+        """For bodies whose checksum is signed in their stead: a second pass over every byte proves nothing more."""
+        signed = self._checksum is not CRC64
+        return s3.connect(s3={"payload_signing_enabled": signed})
+
+    @cached_property
+    def _patient(self) -> S3Client:
+        """For requests that some stores answer only once they have copied every byte."""
+        return s3.connect(read_timeout=_PATIENCE)
 
     def _pages(self, folder: str, limit: int | None) -> Iterator[ListObjectsV2OutputTypeDef]:
         pages = self.client.get_paginator("list_objects_v2").paginate(
@@ -201,8 +238,19 @@ class S3Store(s3.S3Folder):
             yield from pages
 
 
-def _join(chunks: Iterable[bytearray], count: int) -> Iterator[bytes]:
-    """Bodies of `count` chunks each, the last one of what is left."""
-    chunks = iter(chunks)
-    while body := b"".join(islice(chunks, count)):
-        yield body
+class _Once:
+    """Tells a listener of each byte of a file once, whatever is sent again."""
+
+    def __init__(self, size: int, advance: Callable[[int], None]) -> None:
+        self._left, self._advance, self._lock = size, advance, threading.Lock()
+
+    def __call__(self, count: int) -> None:
+        with self._lock:
+            count = min(count, self._left)
+            self._left -= count
+        self._advance(count)
+
+    def rest(self) -> None:
+        """The file is done."""
+        if self._left:
+            self(self._left)

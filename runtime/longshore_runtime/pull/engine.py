@@ -330,7 +330,7 @@ class _Job:
             )
         return Corrupt(
             f"{chunk} in {self._source.uri} is not what was pushed",
-            "push the version's files again to repair it, or use another version",
+            "push the version's files again with --repair, or use another version",
         )
 
 

@@ -111,7 +111,7 @@ def refuse(findings: list[Finding], where: str) -> Corrupt:
     """The error that names all findings (the first few in full)."""
     return Corrupt(
         f"{where} is not what was pushed: {_name(findings)}",
-        "push the version's files again to repair it, or use another version",
+        "push the version's files again with --repair, or use another version",
     )
 
 

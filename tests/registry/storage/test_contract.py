@@ -3,22 +3,43 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
 from longshore.storage import open_store
+from longshore.storage.lanes import Lanes
 from longshore.storage.port import Store
 from longshore_runtime.errors import LongshoreError, Refused
 from longshore_runtime.manifest import CHUNK_SIZE
 from longshore_runtime.pull.sources import open_source
-from support.models import describe
+from support.models import content_of, flip_byte, make_file
+
+KEY = "m/trees/d/weights.bin"
+SIZES = [0, 1, CHUNK_SIZE, CHUNK_SIZE * 2, CHUNK_SIZE * 5 + 123]
 
 
 @pytest.fixture
 def store(root: str) -> Store:
     return open_store(root)
+
+
+@pytest.fixture
+def lanes() -> Iterator[Lanes]:
+    with Lanes(4) as lanes:
+        yield lanes
+
+
+def read_file(store: Store, key: str) -> bytes:
+    folder, _, name = key.rpartition("/")
+    source = open_source(f"{store.uri}/{folder}")
+    (size,) = [entry.size for entry in source.list_files() if entry.path == name]
+    buffer = bytearray(size)
+    if size:
+        source.read_into(name, 0, memoryview(buffer))
+    return bytes(buffer)
 
 
 def test_a_key_is_created_once(store: Store) -> None:
@@ -96,45 +117,56 @@ def test_a_real_store_refuses_damaged_bytes(root: str, refuses: bool | None) -> 
     assert open_store(root).refuses_damage("damaged") == refuses
 
 
-@pytest.mark.parametrize("size", [0, 1, CHUNK_SIZE, CHUNK_SIZE * 2, CHUNK_SIZE * 5 + 123])
-def test_a_file_is_stored_as_it_was_described(store: Store, tmp_path: Path, size: int) -> None:
-    location = tmp_path / "weights.bin"
-    location.write_bytes(bytes(i % 251 for i in range(10_000)) * (size // 10_000 + 1))
-    with open(location, "ab") as file:
-        file.truncate(size)
+@pytest.mark.parametrize("size", SIZES)
+def test_a_file_is_stored_as_it_was_described(store: Store, lanes: Lanes, tmp_path: Path, size: int) -> None:
+    content = content_of(make_file(tmp_path / "weights.bin", size))
     sent: list[int] = []
-    assert store.put_file("m/trees/d/weights.bin", location, describe(location), CHUNK_SIZE, sent.append)
+    assert not store.holds(KEY, content, lanes)
+    assert store.put_file(KEY, content, lanes, sent.append) == size
     assert sum(sent) == size
-    source = open_source(f"{store.uri}/m/trees/d")
-    assert [(entry.path, entry.size) for entry in source.list_files()] == [("weights.bin", size)]
-    buffer = bytearray(size)
-    if size:
-        source.read_into("weights.bin", 0, memoryview(buffer))
-    assert bytes(buffer) == location.read_bytes()
+    assert read_file(store, KEY) == (tmp_path / "weights.bin").read_bytes()
+    (tmp_path / "weights.bin").unlink()
+    assert store.holds(KEY, content, lanes)
+    assert store.holds(KEY, content, lanes, reread=True)
 
 
-def test_a_file_that_is_there_is_not_sent_again(store: Store, tmp_path: Path) -> None:
-    location = tmp_path / "weights.bin"
-    location.write_bytes(b"weights" * 1000)
-    file = describe(location)
-    assert store.put_file("m/trees/d/weights.bin", location, file, CHUNK_SIZE, lambda _: None)
-    location.unlink()
-    heard: list[int] = []
-    assert not store.put_file("m/trees/d/weights.bin", location, file, CHUNK_SIZE, heard.append)
-    assert heard == [7000]
+@pytest.mark.parametrize("size", [1, CHUNK_SIZE * 3 + 1])
+def test_other_content_is_not_taken_for_it_and_is_replaced(store: Store, lanes: Lanes, tmp_path: Path, size: int) -> None:
+    first, second = (content_of(make_file(tmp_path / str(seed), size, seed)) for seed in (1, 2))
+    store.put_file(KEY, first, lanes, lambda _: None)
+    assert not store.holds(KEY, second, lanes)
+    store.put_file(KEY, second, lanes, lambda _: None)
+    assert store.holds(KEY, second, lanes, reread=True)
+    assert not store.holds(KEY, first, lanes)
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_a_file_is_copied_by_the_store(store: Store, lanes: Lanes, tmp_path: Path, size: int) -> None:
+    content = content_of(make_file(tmp_path / "weights.bin", size))
+    store.put_file(KEY, content, lanes, lambda _: None)
+    (tmp_path / "weights.bin").unlink()
+    assert store.copy_file(KEY, "m/trees/e/copy.bin", content, lanes)
+    assert store.holds("m/trees/e/copy.bin", content, lanes, reread=True)
+    assert store.holds(KEY, content, lanes, reread=True)
+
+
+@pytest.mark.parametrize("size", [1000, CHUNK_SIZE * 3])
+def test_what_is_not_the_content_is_not_copied_for_it(store: Store, lanes: Lanes, tmp_path: Path, size: int) -> None:
+    first, second = (content_of(make_file(tmp_path / str(seed), size, seed)) for seed in (1, 2))
+    assert not store.copy_file(KEY, "m/trees/e/copy.bin", first, lanes)
+    store.put_file(KEY, first, lanes, lambda _: None)
+    assert not store.copy_file(KEY, "m/trees/e/copy.bin", second, lanes)
+    assert not store.holds("m/trees/e/copy.bin", second, lanes)
 
 
 @pytest.mark.parametrize("size", [1000, CHUNK_SIZE * 4])
-def test_a_file_that_changed_since_is_refused_and_not_stored(store: Store, tmp_path: Path, size: int) -> None:
-    location = tmp_path / "weights.bin"
-    location.write_bytes(b"a" * size)
-    file = describe(location)
-    location.write_bytes(b"a" * (size - 1) + b"b")
+def test_a_file_that_changed_since_is_refused_and_not_stored(store: Store, lanes: Lanes, tmp_path: Path, size: int) -> None:
+    location = make_file(tmp_path / "weights.bin", size)
+    content = content_of(location)
+    flip_byte(location)
     with pytest.raises(Refused, match="changed during the push"):
-        store.put_file("m/trees/d/weights.bin", location, file, CHUNK_SIZE, lambda _: None)
-    assert list(open_source(f"{store.uri}/m/trees/d").list_files() if store.uri.startswith("s3") else []) == []
-    assert store.read("m/trees/d/weights.bin") is None
-    assert list(store.list_folders("")) in ([], ["m"])
+        store.put_file(KEY, content, lanes, lambda _: None)
+    assert [stored.key for stored in store.list_tree("m/")] == []
 
 
 @pytest.mark.parametrize("root", ["moto", "versitygw"], indirect=True)

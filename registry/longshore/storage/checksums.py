@@ -1,0 +1,129 @@
+"""Checksums by which an S3 store itself refuses damaged bytes, and keeps what it was sent.
+
+Which of them a store verifies is tried out, not believed: some accept the header and ignore it.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from awscrt.checksums import combine_crc64nvme, crc64nvme
+from botocore.exceptions import ClientError
+
+if TYPE_CHECKING:
+    from mypy_boto3_s3 import S3Client
+
+Body = bytes | bytearray | memoryview
+
+
+@dataclass(frozen=True)
+class Checksum:
+    """One algorithm as S3 speaks it.
+
+    `of` makes its value for a body, which goes into the request as `parameter` and comes back, from a store that
+    verifies it, as `answer` (an entity tag is then the MD5 in hex). `creation` is what a multipart upload is begun with.
+    """
+
+    name: str
+    of: Callable[[Body], str]
+    parameter: str
+    answer: str
+    creation: Mapping[str, str]
+    full_object: bool = False
+
+    def request(self, body: Body) -> dict[str, Any]:
+        """What a request that carries the body says of it."""
+        return {self.parameter: self.of(body)}
+
+    def confirms(self, answer: Mapping[str, Any], body: Body) -> bool:
+        """Whether the store's answer is about these bytes. An answer that says nothing contradicts nothing."""
+        told = answer.get(self.answer)
+        return told is None or told == self._told(body)
+
+    def matches(self, listed: Mapping[str, Any], body: Body) -> bool:
+        """Whether the part that the store lists has these bytes."""
+        return listed.get("Size") == len(body) and listed.get(self.answer) == self._told(body)
+
+    def _told(self, body: Body) -> str:
+        return f'"{base64.b64decode(self.of(body)).hex()}"' if self.answer == "ETag" else self.of(body)
+
+
+def _crc64(body: Body) -> str:
+    return encode_crc64(crc64nvme(body))
+
+
+def _sha256(body: Body) -> str:
+    return base64.b64encode(hashlib.sha256(body).digest()).decode()
+
+
+def _md5(body: Body) -> str:
+    return base64.b64encode(hashlib.md5(body, usedforsecurity=False).digest()).decode()
+
+
+CRC64 = Checksum(
+    "CRC64NVME",
+    _crc64,
+    "ChecksumCRC64NVME",
+    "ChecksumCRC64NVME",
+    {"ChecksumAlgorithm": "CRC64NVME", "ChecksumType": "FULL_OBJECT"},
+    full_object=True,
+)
+SHA256 = Checksum("SHA256", _sha256, "ChecksumSHA256", "ChecksumSHA256", {"ChecksumAlgorithm": "SHA256"})
+MD5 = Checksum("MD5", _md5, "ContentMD5", "ETag", {})
+
+_DAMAGED = {
+    "BadDigest",
+    "InvalidDigest",
+    "XAmzContentSHA256Mismatch",
+    "XAmzContentChecksumMismatch",
+    "IncompleteBody",
+    "InvalidRequest",
+}
+
+
+def choose(client: S3Client, bucket: str, key: str) -> Checksum:
+    """The best checksum that the store is seen to verify, by writing to `key`; MD5 where it verifies none."""
+    try:
+        return next((one for one in (CRC64, SHA256) if _is_verified(one, client, bucket, key)), MD5)
+    finally:
+        client.delete_object(Bucket=bucket, Key=key)
+
+
+def _is_verified(checksum: Checksum, client: S3Client, bucket: str, key: str) -> bool:
+    """Whether the right value is accepted and a wrong one is not."""
+    for body in (b"bytes", b"other bytes"):
+        try:
+            client.put_object(Bucket=bucket, Key=key, Body=b"bytes", **checksum.request(body))
+        except ClientError as error:
+            status = error.response["ResponseMetadata"]["HTTPStatusCode"]
+            if status not in (400, 501):
+                raise
+            return body != b"bytes" and status == 400
+    return False
+
+
+def is_damage(code: str) -> bool:
+    """Whether a store's refusal says that what arrived is not what was sent."""
+    return code in _DAMAGED
+
+
+def encode_crc64(value: int) -> str:
+    """A CRC-64/NVME as S3 spells it: base64 of the big-endian bytes."""
+    return base64.b64encode(value.to_bytes(8, "big")).decode()
+
+
+def spell_crc64(hexadecimal: str) -> str:
+    """The same of a manifest's 16 hexadecimal digits."""
+    return base64.b64encode(bytes.fromhex(hexadecimal)).decode()
+
+
+def join_crc64(parts: list[tuple[str, int]]) -> str:
+    """The CRC-64/NVME of the whole from those of its parts with their lengths, in order, as S3 spells them."""
+    value = 0
+    for encoded, length in parts:
+        value = combine_crc64nvme(value, int.from_bytes(base64.b64decode(encoded), "big"), length)
+    return encode_crc64(value)

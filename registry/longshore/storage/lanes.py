@@ -1,0 +1,62 @@
+"""The one pool of workers that everything sent in a push shares, and the one amount of memory."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
+from contextlib import contextmanager
+from types import TracebackType
+from typing import Self, TypeVar
+
+T = TypeVar("T")
+
+LANES = 16
+MEMORY = 256 * 1024 * 1024
+
+
+class Lanes:
+    """`count` workers that share `memory` bytes of buffers; a context manager, whose end waits for what is under way."""
+
+    def __init__(self, count: int = LANES, memory: int = MEMORY) -> None:
+        self._pool = ThreadPoolExecutor(count, thread_name_prefix="lane")
+        self._memory, self._used, self._changed = memory, 0, threading.Condition()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.close(at_once=kind is not None)
+
+    def close(self, *, at_once: bool) -> None:
+        """Take no more tasks, and start none that waits when it is to end `at_once`."""
+        self._pool.shutdown(wait=True, cancel_futures=at_once)
+
+    def run(self, tasks: Iterable[Callable[[], T]]) -> list[T]:
+        """Do all the tasks; returns their results in order. Must not be called from within a task.
+
+        Raises the first failure, once the tasks under way have ended; those that had not begun never will.
+        """
+        futures = [self._pool.submit(task) for task in tasks]
+        done, waiting = wait(futures, return_when=FIRST_EXCEPTION)
+        if waiting:
+            for future in waiting:
+                future.cancel()
+            wait(waiting)
+        failed = [error for future in done if (error := future.exception())]
+        if failed:
+            raise failed[0]
+        return [future.result() for future in futures]
+
+    @contextmanager
+    def room(self, size: int) -> Iterator[None]:
+        """`size` bytes of the shared memory; waits until others have given back enough. One alone gets any size."""
+        with self._changed:
+            self._changed.wait_for(lambda: not self._used or self._used + size <= self._memory)
+            self._used += size
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._used -= size
+                self._changed.notify_all()
