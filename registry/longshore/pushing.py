@@ -14,8 +14,8 @@ from longshore import layout
 from longshore.guards import in_flight
 from longshore.records import VersionRecord, now
 from longshore.reference import Reference, parse_reference
+from longshore.sending import send_tree
 from longshore.storage.content import local_content
-from longshore.storage.lanes import Lanes
 from longshore.storage.port import Store
 from longshore.version import Version, make_version
 from longshore_runtime import tree
@@ -115,34 +115,16 @@ class Pusher:
         raise _refuse_other_content(existing, manifest.digest)
 
     def _send(self, model: str, manifest: Manifest, locations: Mapping[str, Path]) -> int:
-        """Store the files that are not there yet, then the manifest; returns the bytes that were sent."""
-        digest = manifest.digest
         earlier = self._find_earlier(model, manifest)
-
-        def put(file: File, lanes: Lanes) -> int:
-            key = layout.tree_key(model, digest, file.path)
-            content = local_content(locations[file.path], file, manifest.chunk_size)
-            if not self._store.holds(key, content, lanes, reread=self._repair):
-                source = earlier.get((file.size, file.sha256))
-                if source is None or source == key or not self._store.copy_file(source, key, content, lanes):
-                    return self._store.put_file(key, content, lanes, self._progress.advance)
-            self._progress.advance(file.size)
-            return 0
-
-        self._progress.begin("pushing", manifest.size)
-        try:
-            with Lanes() as lanes, ThreadPoolExecutor(_PARALLEL_FILES) as pool:
-                largest_first = sorted(manifest.files, key=lambda file: -file.size)
-                sent = sum(pool.map(lambda file: put(file, lanes), largest_first))
-        finally:
-            self._progress.end()
-        stored = self._store.create(layout.manifest_key(model, digest), manifest.encode())
-        if stored.data != manifest.encode():
-            raise Corrupt(
-                f"{self._catalogue.uri}/{layout.manifest_key(model, digest)} was changed by somebody",
-                "remove that object, push again",
-            )
-        return sent
+        return send_tree(
+            self._store,
+            model,
+            manifest,
+            lambda file: local_content(locations[file.path], file, manifest.chunk_size),
+            lambda file: earlier.get((file.size, file.sha256)),
+            self._progress,
+            repair=self._repair,
+        )
 
     def _find_earlier(self, model: str, manifest: Manifest) -> dict[tuple[int, str], str]:
         """Where the trees of the newest versions have files of size and SHA-256, so that the store can copy them."""
@@ -154,7 +136,7 @@ class Pusher:
                 continue
             with suppress(Corrupt):  # then nothing is copied from it
                 for file in self._catalogue.manifest(version).files:
-                    found[file.size, file.sha256] = layout.tree_key(model, version.digest, file.path)
+                    found[file.size, file.sha256] = f"{version.uri}/{file.path}"
         return found
 
     def _commit(self, target: Reference, label: str, manifest: Manifest, message: str | None) -> tuple[Version, bool]:

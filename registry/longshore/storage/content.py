@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from longshore_runtime.digests import chunk_ranges, digest_chunk, read_fully
-from longshore_runtime.errors import Refused
+from longshore_runtime.errors import LongshoreError, Refused
 from longshore_runtime.manifest import File
 
 
@@ -16,23 +16,23 @@ from longshore_runtime.manifest import File
 class Content:
     """The bytes that `file` describes, its BLAKE3 digests being of chunks of `chunk_size`.
 
-    `read_into(offset, buffer)` fills the buffer from wherever they lie, `name` is what errors call that place.
+    `read_into(offset, buffer)` fills the buffer from wherever they lie, `wrong` is raised when they are others there.
     """
 
     file: File
     chunk_size: int
-    name: str
     read_into: Callable[[int, memoryview], None]
+    wrong: LongshoreError
 
     def read(self, offset: int, length: int) -> bytearray:
-        """`length` bytes from `offset`, which begins a chunk, to the end of a chunk. Raises Refused when they have changed."""
+        """`length` bytes from `offset`, which begins a chunk, to the end of a chunk. Raises `wrong` when they are others."""
         data = bytearray(length)
         view = memoryview(data)
-        self.read_into(offset, view)
         first = offset // self.chunk_size
+        self.read_into(offset, view)
         for number, (start, size) in enumerate(chunk_ranges(length, self.chunk_size), start=first):
             if digest_chunk(view[start : start + size]) != self.file.blake3[number]:
-                raise _changed(self.name)
+                raise self.wrong
         return data
 
     def chunks(self) -> Iterator[bytearray]:
@@ -42,14 +42,11 @@ class Content:
 
 def local_content(location: Path, file: File, chunk_size: int) -> Content:
     """The content of a file on a disk. Reading raises Refused when it is not any more what `file` says."""
+    wrong = Refused(f"{location} changed during the push", "push again once nothing writes to it")
 
     def read_into(offset: int, buffer: memoryview) -> None:
         with open(location, "rb", buffering=0) as source:
             if os.fstat(source.fileno()).st_size != file.size or read_fully(source.fileno(), buffer, offset) < len(buffer):
-                raise _changed(str(location))
+                raise wrong
 
-    return Content(file, chunk_size, str(location), read_into)
-
-
-def _changed(name: str) -> Refused:
-    return Refused(f"{name} changed during the push", "push again once nothing writes to it")
+    return Content(file, chunk_size, read_into, wrong)

@@ -130,12 +130,16 @@ class FileStore:
         return content.file.size
 
     def copy_file(self, source: str, key: str, content: Content, lanes: Lanes) -> bool:
-        """The same bytes under another name: no tree is ever rewritten, and a repair replaces the file."""
-        if not self.holds(source, content, lanes):
+        """The same bytes under another name: no tree is ever rewritten, and a repair replaces the file.
+
+        Only within this registry: what lies elsewhere may be written to.
+        """
+        inside = source.removeprefix(f"{self.uri}/")
+        if inside == source or not self.holds(inside, content, lanes):
             return False
         with self._explained(key), self._draft() as draft:
             try:
-                os.link(self._path(source), draft)
+                os.link(self._path(inside), draft)
             except OSError:  # removed since, or too many names
                 return False
             _place(draft, self._path(key), os.replace)

@@ -117,5 +117,5 @@ class Store(Protocol):
         ...
 
     def copy_file(self, source: str, key: str, content: Content, lanes: Lanes) -> bool:
-        """Have the place itself copy the object at `source`, which holds the content; False when it cannot, or not any more."""
+        """Have the place itself copy what lies at the address `source`; False when it cannot, or it is not the content."""
         ...

@@ -196,11 +196,15 @@ class S3Store(s3.S3Folder):
         return upload.sent
 
     def copy_file(self, source: str, key: str, content: Content, lanes: Lanes) -> bool:
+        scheme, _, place = source.partition("://")
+        if scheme != "s3":
+            return False
+        bucket, _, name = place.partition("/")
         with s3.explained(self.uri_of(key)):
             try:
                 with self._making:
                     upload = self._upload(key, content)
-                upload.copy(self.prefix + source, self.copy_limit, lanes)
+                upload.copy(bucket, name, self.copy_limit, lanes)
             except ClientError as error:
                 status = error.response["ResponseMetadata"].get("HTTPStatusCode", 500)
                 if s3.is_refusal(error) or (status >= 500 and status != 501):

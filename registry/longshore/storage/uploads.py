@@ -93,12 +93,12 @@ class Upload:
             whole = {checksum.parameter: joined, "ChecksumType": "FULL_OBJECT"}
         self._complete(upload, parts, **whole)
 
-    def copy(self, source: str, limit: int, lanes: Lanes) -> None:
-        """Have the store itself copy the object `source`, provided that it is the same still when the copying ends.
+    def copy(self, bucket: str, key: str, limit: int, lanes: Lanes) -> None:
+        """Have the store itself copy another object, provided that it is the same still when the copying ends.
 
         A store copies at most `limit` bytes by one request; more are copied in parts.
         """
-        place: Any = {"Bucket": self._where["Bucket"], "Key": source}
+        place: Any = {"Bucket": bucket, "Key": key}
         tag = self._client.head_object(**place)["ETag"]
         if self._content.file.size <= limit:
             lanes.run([lambda: self._patient.copy_object(**self._where, CopySource=place, CopySourceIfMatch=tag)])

@@ -145,7 +145,7 @@ def test_a_file_is_copied_by_the_store(store: Store, lanes: Lanes, tmp_path: Pat
     content = content_of(make_file(tmp_path / "weights.bin", size))
     store.put_file(KEY, content, lanes, lambda _: None)
     (tmp_path / "weights.bin").unlink()
-    assert store.copy_file(KEY, "m/trees/e/copy.bin", content, lanes)
+    assert store.copy_file(f"{store.uri}/{KEY}", "m/trees/e/copy.bin", content, lanes)
     assert store.holds("m/trees/e/copy.bin", content, lanes, reread=True)
     assert store.holds(KEY, content, lanes, reread=True)
 
@@ -153,9 +153,9 @@ def test_a_file_is_copied_by_the_store(store: Store, lanes: Lanes, tmp_path: Pat
 @pytest.mark.parametrize("size", [1000, CHUNK_SIZE * 3])
 def test_what_is_not_the_content_is_not_copied_for_it(store: Store, lanes: Lanes, tmp_path: Path, size: int) -> None:
     first, second = (content_of(make_file(tmp_path / str(seed), size, seed)) for seed in (1, 2))
-    assert not store.copy_file(KEY, "m/trees/e/copy.bin", first, lanes)
+    assert not store.copy_file(f"{store.uri}/{KEY}", "m/trees/e/copy.bin", first, lanes)
     store.put_file(KEY, first, lanes, lambda _: None)
-    assert not store.copy_file(KEY, "m/trees/e/copy.bin", second, lanes)
+    assert not store.copy_file(f"{store.uri}/{KEY}", "m/trees/e/copy.bin", second, lanes)
     assert not store.holds("m/trees/e/copy.bin", second, lanes)
 
 

@@ -166,7 +166,7 @@ def test_what_is_too_large_for_one_copy_is_copied_in_parts(
     store.put_file(KEY, content, lanes, lambda _: None)
     store.copy_limit = max(limit, 5 * 1024**2)
     calls = count_calls(store, "upload_part_copy", monkeypatch)
-    assert store.copy_file(KEY, "m/trees/e/copy.bin", content, lanes)
+    assert store.copy_file(f"{store.uri}/{KEY}", "m/trees/e/copy.bin", content, lanes)
     assert len(calls) == -(-SIZE // store.copy_limit)
     assert store.holds("m/trees/e/copy.bin", content, lanes, reread=True)
 
