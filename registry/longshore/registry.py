@@ -7,6 +7,7 @@ at most files of a tree that no record names, and running it again uses them.
 
 from __future__ import annotations
 
+import heapq
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -119,14 +120,20 @@ class Registry:
         """The labels of a model's deleted versions, in ascending order."""
         return sorted(deletion.list_deleted(self._store, check_model(model)))
 
-    def versions(self, model: str) -> list[Version]:
-        """A model's versions, oldest first. Raises NotFound when it has none."""
-        labels = self.labels(model)
-        if not labels:
+    def versions(self, model: str, limit: int | None = None) -> list[Version]:
+        """A model's versions, oldest first: all, or the newest `limit` by the store's clock. Raises NotFound when it has none.
+
+        One LIST per thousand versions, and one GET for each that is returned.
+        """
+        deleted = deletion.list_deleted(self._store, check_model(model))
+        found = (stored for stored in self._store.list_tree(layout.versions_folder(model)))
+        live = (stored for stored in found if layout.version_of(stored.key) not in deleted)
+        newest = heapq.nlargest(limit, live, key=lambda stored: stored.modified) if limit else list(live)
+        if not newest:
             raise NotFound(f"{self.uri} has no model {model}", f"push it: longshore push DIRECTORY {model}")
         with ThreadPoolExecutor(_PARALLEL_READS) as pool:
-            found = list(pool.map(lambda label: self.find(model, label), labels))
-        return sorted((version for version in found if version), key=lambda version: (version.created, version.version))
+            versions = list(pool.map(lambda stored: self.find(model, layout.version_of(stored.key)), newest))
+        return sorted((version for version in versions if version), key=lambda version: (version.created, version.version))
 
     def resolve(self, reference: str) -> Version:
         """The version that `model:version`, `model@alias` or `model@sha256:…` names."""
@@ -135,15 +142,14 @@ class Registry:
             return self._require_version(wanted.model, wanted.version)
         if wanted.alias is not None:
             return self._follow(self.current(wanted.model, wanted.alias))
-        versions = self.versions(wanted.model)
         if wanted.digest is not None:
-            for version in versions:
+            for version in self.versions(wanted.model):
                 if version.digest == wanted.digest:
                     return version
             raise NotFound(
                 f"no version of {wanted.model} has the digest sha256:{wanted.digest}", f"longshore list {wanted.model}"
             )
-        newest = versions[-1].version
+        newest = self.versions(wanted.model, limit=1)[-1].version
         raise LongshoreError(
             f"{reference} names a model, not a version", f"say which: {reference}:{newest}, or an alias: {reference}@ALIAS"
         )

@@ -10,13 +10,16 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from datetime import datetime
 from typing import TYPE_CHECKING, Any, cast
 from urllib.parse import urlsplit
 
 import boto3
+import botocore.session
 from botocore import UNSIGNED
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError, EndpointConnectionError, NoCredentialsError
+from botocore.utils import parse_timestamp
 
 from longshore_runtime.addresses import redact
 from longshore_runtime.errors import Interrupted, LongshoreError, NotFound, StoreFailed
@@ -93,8 +96,7 @@ def connect(s3: Mapping[str, Any] | None = None, read_timeout: float | None = No
         signature_version=UNSIGNED if settings.anonymous else None,
     )
     try:
-        # The default session would keep the first credentials it saw, and is not thread-safe.
-        make: Any = boto3.Session().client
+        make: Any = _open_session().client
         client = cast("S3Client", make("s3", config=config, **settings.given))
         if style := _addressing(client, settings):
             client = cast("S3Client", make("s3", config=config.merge(Config(s3=options | style)), **settings.given))
@@ -105,29 +107,49 @@ def connect(s3: Mapping[str, Any] | None = None, read_timeout: float | None = No
     return client
 
 
+def _open_session() -> boto3.Session:
+    """A session of our own: boto3's default one would keep the first credentials it saw, and is not thread-safe."""
+    core = botocore.session.get_session()
+    core.get_component("response_parser_factory").set_parser_defaults(timestamp_parser=_parse_time)
+    return boto3.Session(botocore_session=core)
+
+
+def _parse_time(text: Any) -> datetime:
+    """A moment in an answer. Listings carry thousands, which botocore's own parser takes most of their time for."""
+    try:
+        return datetime.fromisoformat(text)
+    except (TypeError, ValueError):
+        return parse_timestamp(text)
+
+
 def _addressing(client: S3Client, settings: S3Settings) -> Any:
     """How buckets are addressed, where that is not boto3's own choice: stores other than AWS by path."""
     style: dict[str, Any] = {"use_accelerate_endpoint": True} if settings.accelerate else {}
-    own_endpoint = not (urlsplit(client.meta.endpoint_url).hostname or "").endswith((".amazonaws.com", ".amazonaws.com.cn"))
-    if settings.virtual or own_endpoint:
+    if settings.virtual or not _is_aws(client):
         style["addressing_style"] = "virtual" if settings.virtual else "path"
     return style
 
 
-def identity() -> str:
+def identity(client: S3Client) -> str:
     """Who the credentials belong to: the ARN that STS tells, else (a store without STS, no answer) the access key's id."""
-    session = boto3.Session()
+    settings, session = read_s3_settings(), boto3.Session()
     credentials = session.get_credentials()
-    if credentials is None:
+    key = settings.given.get("aws_access_key_id") or (credentials.access_key if credentials else None)
+    if settings.anonymous or key is None:
         return "anonymous"
-    own = os.environ.get("AWS_ENDPOINT_URL") or os.environ.get("AWS_ENDPOINT_URL_S3")
-    if own and not os.environ.get("AWS_ENDPOINT_URL_STS"):
-        return f"key {credentials.access_key}"  # not AWS, and nobody says where its STS is
-    settings = Config(retries={"total_max_attempts": 1}, connect_timeout=2, read_timeout=2)
+    if not _is_aws(client) and not os.environ.get("AWS_ENDPOINT_URL_STS"):
+        return f"key {key}"  # nobody says where its STS is
+    config = Config(retries={"total_max_attempts": 1}, connect_timeout=2, read_timeout=2)
+    keys = {name: value for name, value in settings.given.items() if name != "endpoint_url"}
+    make: Any = session.client
     try:
-        return str(session.client("sts", config=settings).get_caller_identity()["Arn"])
+        return str(make("sts", config=config, **keys).get_caller_identity()["Arn"])
     except (BotoCoreError, ClientError):
-        return f"key {credentials.access_key}"
+        return f"key {key}"
+
+
+def _is_aws(client: S3Client) -> bool:
+    return (urlsplit(client.meta.endpoint_url).hostname or "").endswith((".amazonaws.com", ".amazonaws.com.cn"))
 
 
 def error_code(error: ClientError) -> str:

@@ -74,3 +74,12 @@ def test_a_version_is_copied_to_another_registry(pushed: CommandLine, tmp_path: 
     assert done.out.splitlines()[1] == "m@prod -> 1"
     assert pushed("verify", "m@prod", "--registry", target).code == 0
     assert "is there already" in pushed("copy", "m:1", "--to", target).out
+
+
+def test_a_listing_shows_the_newest_and_says_so(pushed: CommandLine, tmp_path: Path) -> None:
+    pushed("push", make_model(tmp_path / "2", seed=2), "m")
+    newest = pushed("list", "m", "--limit", "1")
+    assert [line.split()[0] for line in newest.out.splitlines()] == ["VERSION", "2"]
+    assert newest.err == "these are the newest 1; --limit 0 lists all\n"
+    everything = pushed("list", "m", "--limit", "0")
+    assert (len(everything.out.splitlines()), everything.err) == (3, "")

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import itertools
 import json
+import os
+import shutil
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -406,3 +408,20 @@ def test_an_alias_in_a_bucket_is_read_with_two_requests(registry: Registry, mode
     events.register("before-send.s3", lambda event_name, **_: requests.append(event_name.rpartition(".")[2]))
     assert registry.current("m", "prod").number == 51
     assert requests == ["ListObjectsV2", "GetObject"]
+
+
+@pytest.mark.parametrize("root", ["versitygw"], indirect=True)
+def test_a_page_of_many_versions_costs_a_page_of_reads(registry: Registry, versitygw: S3Server, models: list[Path]) -> None:
+    registry.push(models[0], "m:first")
+    assert versitygw.folder
+    bucket = registry.uri.removeprefix("s3://").partition("/")[0]
+    record = versitygw.folder / bucket / "registry" / layout.version_key("m", "first")
+    for number in range(2500):
+        os.utime(shutil.copyfile(record, record.with_name(f"{number}.json")), (number, number))
+    requests: list[str] = []
+    events = registry._store.client.meta.events  # type: ignore[attr-defined]
+    events.register("before-send.s3", lambda event_name, **_: requests.append(event_name.rpartition(".")[2]))
+    assert {version.version for version in registry.versions("m", limit=4)} == {"first", "2499", "2498", "2497"}
+    assert requests.count("GetObject") == 4
+    assert requests.count("ListObjectsV2") == 1 + 3
+    assert len(requests) == 8

@@ -9,6 +9,7 @@ import os
 import sys
 
 import click
+from click.shell_completion import CompletionItem
 
 from longshore._version import __version__
 from longshore_runtime.errors import LongshoreError
@@ -35,8 +36,13 @@ COMMANDS = {
     "status": ("deploy:status", "Show what is deployed, how far it is, and why not further."),
     "logs": ("deploy:logs", "Show what a deployed version's initializer and engine print."),
     "undeploy": ("deploy:undeploy", "Take a version out of a cluster and wait until it is gone."),
+    "completion": ("completion:completion", "Print what makes a shell complete commands and options."),
     "render": ("render:render", "Print the Kubernetes objects that serve a version."),
 }
+
+
+COMPLETION = "_LONGSHORE_COMPLETE"
+"""The variable by which a shell asks what could come next."""
 
 
 class Commands(click.Group):
@@ -50,6 +56,12 @@ class Commands(click.Group):
             return None
         command: click.Command = load(f"longshore.cli.{COMMANDS[cmd_name][0]}")
         return command
+
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
+        """Names and texts of commands, without importing any of them."""
+        if incomplete.startswith("-"):
+            return click.Command.shell_complete(self, ctx, incomplete)
+        return [CompletionItem(name, help=text) for name, (_, text) in COMMANDS.items() if name.startswith(incomplete)]
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Commands"):
@@ -69,7 +81,7 @@ def cli() -> None:
 def main(arguments: list[str] | None = None) -> None:
     """Run one command and exit: 0 done, 1 refused or failed with one line, 2 usage, 130 interrupted."""
     try:
-        cli.main(arguments, standalone_mode=False)
+        cli.main(arguments, prog_name="longshore", complete_var=COMPLETION, standalone_mode=False)
     except click.exceptions.Exit as stop:
         sys.exit(stop.exit_code)
     except click.ClickException as error:

@@ -16,10 +16,19 @@ from longshore_runtime.progress import format_size
 
 @click.command("list")
 @click.argument("model", required=False)
+@click.option(
+    "--limit",
+    "-n",
+    type=click.IntRange(0),
+    default=100,
+    show_default=True,
+    metavar="N",
+    help="Only the newest N versions; 0: all.",
+)
 @click.option("--deleted", is_flag=True, help="Name the deleted versions of the model instead.")
 @registry_option
 @json_option
-def list_(model: str | None, deleted: bool, registry: str | None, as_json: bool) -> None:
+def list_(model: str | None, limit: int, deleted: bool, registry: str | None, as_json: bool) -> None:
     """List models, or the versions of one."""
     opened = Registry(registry)
     if deleted:
@@ -29,7 +38,7 @@ def list_(model: str | None, deleted: bool, registry: str | None, as_json: bool)
     elif model is None:
         _list_models(opened, as_json)
     else:
-        _list_versions(opened, model, as_json)
+        _list_versions(opened, model, limit, as_json)
 
 
 def _list_models(registry: Registry, as_json: bool) -> None:
@@ -58,8 +67,10 @@ def _list_deleted(labels: list[str], as_json: bool) -> None:
         print_table(("DELETED",), ((label,) for label in labels))
 
 
-def _list_versions(registry: Registry, model: str, as_json: bool) -> None:
-    versions = registry.versions(model)
+def _list_versions(registry: Registry, model: str, limit: int, as_json: bool) -> None:
+    versions = registry.versions(model, limit or None)
+    if len(versions) == limit:
+        click.echo(f"these are the newest {limit}; --limit 0 lists all", err=True)
     aliases = _aliases_by_version(registry, model)
     if as_json:
         print_json([{**vars(version), "aliases": aliases[version.version]} for version in versions])

@@ -152,7 +152,7 @@ class S3Store(s3.S3Folder):
         return False
 
     def identity(self) -> str:
-        return s3.identity()
+        return s3.identity(self.client)
 
     def holds(self, key: str, content: Content, lanes: Lanes, *, reread: bool = False) -> bool:
         with s3.explained(self.uri_of(key)):
