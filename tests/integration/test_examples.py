@@ -54,6 +54,15 @@ def is_mounted(pod: dict[str, Any], claim: str, folder: str) -> None:
     assert (mount["subPath"], mount["readOnly"]) == (folder, True)
 
 
+def test_the_manifests_are_taken_as_they_are(control_plane: Cluster) -> None:
+    """With strict validation, the container for the jobs of KServe's LocalModelCache among them."""
+    for path in sorted((Path(__file__).parents[2] / "manifests").glob("*/[!k]*.yaml")):
+        control_plane.kubectl(*APPLY, input=path.read_text())
+    found = control_plane.read("clusterstoragecontainers")["items"]
+    ours = {item["metadata"]["name"]: item["spec"]["workloadType"] for item in found}
+    assert ours.items() >= {"longshore": "initContainer", "longshore-download": "localModelDownloadJob"}.items()
+
+
 def test_every_kind_of_storage_has_an_example() -> None:
     shown = {service_of(path)["spec"]["predictor"]["model"]["storageUri"].partition("://")[0] for path in EXAMPLES}
     assert shown == {"s3", "hf", "modelscope", "pvc", "longshore"}

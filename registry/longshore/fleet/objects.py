@@ -109,7 +109,7 @@ def serving_runtime(images: str) -> Object:
     )
 
 
-def storage_container(images: str) -> Object:
+def storage_container(images: str, name: str = STORAGE_CONTAINER, workload: str = "initContainer") -> Object:
     """The ClusterStorageContainer: our initializer. It has no args, since KServe writes the addresses there."""
     pulled = [scheme for scheme in SOURCES if scheme != "pvc"]  # which KServe mounts by itself
     container = k8s.V1Container(
@@ -124,15 +124,20 @@ def storage_container(images: str) -> Object:
         kserve.V1alpha1ClusterStorageContainer(
             api_version="serving.kserve.io/v1alpha1",
             kind="ClusterStorageContainer",
-            metadata=k8s.V1ObjectMeta(name=STORAGE_CONTAINER, labels=_own_labels()),
+            metadata=k8s.V1ObjectMeta(name=name, labels=_own_labels()),
             spec=kserve.V1alpha1StorageContainerSpec(
                 container=container,
                 supported_uri_formats=[kserve.V1alpha1SupportedUriFormat(prefix=f"{scheme}://") for scheme in pulled],
                 supports_multi_model_download=True,
-                workload_type="initContainer",
+                workload_type=workload,
             ),
         )
     )
+
+
+def download_container(images: str) -> Object:
+    """The same for the jobs that fill the cache of a node, of KServe's LocalModelCache."""
+    return storage_container(images, name=f"{STORAGE_CONTAINER}-download", workload="localModelDownloadJob")
 
 
 def inference_service(version: Version, manifest: Manifest, placement: Placement) -> Object:

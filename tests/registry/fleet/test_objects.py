@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import yaml
 
-from longshore.fleet.objects import PORT, Placement, desired_objects
+from longshore.fleet.objects import PORT, Placement, desired_objects, download_container, storage_container
 from longshore.fleet.yaml import dump_yaml
 from longshore.version import Version
 from longshore_runtime.manifest import Manifest, ModelFacts
@@ -69,6 +69,15 @@ def test_the_storage_container_fits_kserves_contract() -> None:
     assert [found["prefix"] for found in spec["supportedUriFormats"]] == pulled, "KServe mounts pvc:// by itself"
 
 
+def test_the_download_container_differs_by_its_workload_alone() -> None:
+    ours, download = storage_container("longshore"), download_container("longshore")
+    assert download["metadata"].pop("name") == "longshore-download"
+    assert download["spec"].pop("workloadType") == "localModelDownloadJob"
+    assert ours["metadata"].pop("name") == "longshore"
+    assert ours["spec"].pop("workloadType") == "initContainer"
+    assert ours == download
+
+
 @pytest.mark.parametrize(("gpus", "memory", "gpu"), [(0, "34Gi", None), (1, "19Gi", "1"), (8, "19Gi", "8")])
 def test_resources_follow_the_weights_and_the_gpus(gpus: int, memory: str, gpu: str | None) -> None:
     resources = render(gpus=gpus)[2]["spec"]["predictor"]["model"]["resources"]
@@ -90,6 +99,7 @@ def test_the_manifests_folder_holds_what_is_rendered() -> None:
     runtime, container, _ = render()
     assert (ROOT / "manifests/runtimes/vllm.yaml").read_text() == dump_yaml([runtime])
     assert (ROOT / "manifests/storage/container.yaml").read_text() == dump_yaml([container])
+    assert (ROOT / "manifests/storage/download.yaml").read_text() == dump_yaml([download_container("longshore")])
     for folder in ("manifests", "manifests/runtimes", "manifests/storage"):
         listed = yaml.safe_load((ROOT / folder / "kustomization.yaml").read_text())["resources"]
         assert all((ROOT / folder / name).exists() for name in listed)
