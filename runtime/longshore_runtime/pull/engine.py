@@ -143,11 +143,10 @@ def _have_tree(
     source: Source, entries: list[Entry], manifest: Manifest | None, place: _Place, progress: Progress
 ) -> tuple[int, int, int]:
     """Bring the files themselves; returns their number, their bytes, and the bytes that were fetched."""
-    chunks = _plan(entries, manifest)
     job = _Job(source, place.folder, entries, manifest)
     place.admit(job.sizes, source.uri)
-    job.check_disk()
-    fetched = job.run(chunks, manifest.chunk_size if manifest else CHUNK_SIZE, progress)
+    job.check_disk()  # before the plan: it is as long as the sizes that strangers claim
+    fetched = job.run(_plan(entries, manifest), manifest.chunk_size if manifest else CHUNK_SIZE, progress)
     job.finish(manifest)
     return len(job.sizes), sum(job.sizes.values()), fetched
 

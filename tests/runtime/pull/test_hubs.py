@@ -17,6 +17,7 @@ from longshore_runtime.errors import Corrupt, Interrupted, LongshoreError, NotFo
 from longshore_runtime.progress import Silent
 from longshore_runtime.pull import engine
 from longshore_runtime.pull.patterns import Patterns
+from longshore_runtime.pull.sources import huggingface as huggingface_source
 from longshore_runtime.pull.sources import open_source
 from longshore_runtime.pull.sources.hub import parse_address
 from longshore_runtime.pull.sources.huggingface import find_token
@@ -214,6 +215,28 @@ def test_a_long_listing_comes_in_pages(hf: FakeHuggingFace, tmp_path: Path) -> N
     )
     with pytest.raises(StoreFailed, match="it goes on elsewhere"):
         list(open_source("hf://org/m").list_files())
+
+
+@pytest.mark.parametrize("cursor", ["", "1"])
+def test_a_listing_without_an_end_is_refused(hf: FakeHuggingFace, cursor: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(huggingface_source, "PAGES", 20)
+
+    def go_on(asked: Asked, reply: Reply) -> Reply:
+        if "/tree/" not in asked.path:
+            return reply
+        return Reply(200, b"[]", {"Link": f'<{hf.endpoint}{asked.path}{cursor}>; rel="next"'})
+
+    hf.spoil = go_on
+    with pytest.raises(StoreFailed, match="it has no end"):
+        open_source("hf://org/m").list_files()
+    assert len(hf.asked) <= 22
+
+
+def test_a_file_that_claims_to_be_enormous_is_held_against_the_disk(hf: FakeHuggingFace, tmp_path: Path) -> None:
+    item = {"type": "file", "path": "model.bin", "size": 10**18, "oid": "0" * 40}
+    hf.spoil = lambda asked, reply: json_reply([item]) if "/tree/" in asked.path else reply
+    with pytest.raises(StoreFailed, match=r"has room for .* and 1000000\.0 TB are still to come"):
+        engine.pull("hf://org/m", tmp_path / "t", Silent())
 
 
 def test_addresses_of_the_cdn_are_asked_anew_when_they_expire(

@@ -20,6 +20,9 @@ from longshore_runtime.pull.sources.port import Entry
 from longshore_runtime.web import Web, origin_of
 
 ENDPOINT = "https://huggingface.co"
+PAGES = 1000
+"""Of a listing, each of up to a thousand files: more is no model."""
+
 _NEXT_PAGE = re.compile(r'<([^>]*)>;\s*rel="?next"?')
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 
@@ -50,7 +53,11 @@ class HuggingFaceSource(HubSource):
 
     def _list(self) -> Iterator[Entry]:
         page: str | None = self._api(f"tree/{self._commit}") + "?recursive=true&expand=false"
+        seen: set[str] = set()
         while page:
+            if page in seen or len(seen) >= PAGES:
+                raise not_understood(self.uri, "it has no end")
+            seen.add(page)
             found, headers = self._web.read_json(page, self.uri)
             if not isinstance(found, list):
                 raise not_understood(self.uri, "it is not a list")
