@@ -175,3 +175,18 @@ def test_the_table_names_what_is_tested_and_the_tests_what_is_in_it() -> None:
     tests = {name for name in globals() if name.startswith("test_")}
     assert {name for name in documented if not any(name.lower() in test for test in tests)} <= {"CA_BUNDLE_VOLUME_MOUNT_POINT"}
     assert len(documented) >= 16
+
+
+@pytest.mark.parametrize("variables", [{"awsAnonymousCredential": "true"}, {"S3_VERIFY_SSL": "false"}, {}])
+def test_ranges_are_asked_for_as_all_else_is(
+    environment: pytest.MonkeyPatch, moto: S3Server, variables: dict[str, str], request: pytest.FixtureRequest
+) -> None:
+    use_server(moto, environment)
+    bucket = f"ranges-{abs(hash(request.node.nodeid)):x}"
+    moto.make_bucket(bucket)
+    s3.connect().put_object(Bucket=bucket, Key="m/x", Body=b"0123456789", ACL="public-read")
+    for name, value in variables.items():
+        environment.setenv(name, value)
+    buffer = bytearray(4)
+    open_source(f"s3://{bucket}/m").read_into("x", 3, memoryview(buffer))
+    assert buffer == b"3456"

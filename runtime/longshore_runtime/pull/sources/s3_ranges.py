@@ -11,6 +11,7 @@ import threading
 import time
 from typing import TYPE_CHECKING, Any
 
+from botocore import UNSIGNED
 from botocore.awsrequest import AWSRequest
 
 from longshore_runtime.web import fill
@@ -66,6 +67,11 @@ class SignedRanges:
             return address
 
 
-def _keep_version_4(signature_version: Any = None, **_: Any) -> str | None:
-    """Have addresses signed as requests are; of its own botocore would take version 2, which many stores do not know."""
-    return signature_version if isinstance(signature_version, str) and signature_version.endswith("-query") else None
+def _keep_version_4(signature_version: Any = None, **_: Any) -> Any:
+    """Have addresses signed as requests are; of its own botocore would take version 2, which many stores do not know.
+
+    Without credentials there is nothing to sign, which botocore's own handler of this event would notice after this one.
+    """
+    if not isinstance(signature_version, str) or not signature_version.endswith("-query"):
+        return None
+    return UNSIGNED if signature_version.startswith("none") else signature_version
