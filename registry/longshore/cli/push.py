@@ -6,11 +6,14 @@ from pathlib import Path
 
 import click
 
+from longshore.cli.check import require_servable
 from longshore.cli.options import json_option, registry_option
 from longshore.cli.output import open_progress, print_json, show_digest
 from longshore.registry import Pushed, Registry
 from longshore.serving_file import read_serving
+from longshore_runtime.manifest import Serving
 from longshore_runtime.progress import format_size
+from longshore_runtime.pull.sources import open_source
 
 
 @click.command()
@@ -22,6 +25,7 @@ from longshore_runtime.progress import format_size
     "--serve", metavar="FILE", type=click.Path(path_type=Path), help="How to serve it: YAML with engine and arguments."
 )
 @click.option("--repair", is_flag=True, help="Read what is stored of this version already, and replace what is damaged.")
+@click.option("--check/--no-check", default=True, help="Refuse what could not be served (see `longshore check`).")
 @registry_option
 @json_option
 def push(
@@ -31,6 +35,7 @@ def push(
     message: str | None,
     serve: Path | None,
     repair: bool,
+    check: bool,
     registry: str | None,
     as_json: bool,
 ) -> None:
@@ -39,7 +44,9 @@ def push(
     Without VERSION it becomes the next whole number. Running a push again resumes it; a version that
     exists is never changed.
     """
-    serving = read_serving(serve) if serve else None
+    serving = read_serving(serve) if serve else Serving()
+    if check and directory.is_dir():
+        require_servable(open_source(directory.resolve().as_uri()), serving, str(directory))
     pushed = Registry(registry).push(
         directory, model, alias=alias, message=message, serving=serving, progress=open_progress(), repair=repair
     )

@@ -14,9 +14,10 @@ from pathlib import Path
 from typing import Any
 
 from longshore_runtime import paths
+from longshore_runtime.blobs import Blob, LocalBlob
 from longshore_runtime.errors import InvalidModel
 from longshore_runtime.manifest import ModelFacts
-from longshore_runtime.serve.safetensors import Tensor, read_header
+from longshore_runtime.serve.safetensors import Tensor, read_tensors
 
 CONFIG, ADAPTER_CONFIG = "config.json", "adapter_config.json"
 INDEX_SUFFIX = ".safetensors.index.json"
@@ -36,7 +37,12 @@ DTYPES = {
 
 
 def read_facts(files: Mapping[str, Path]) -> ModelFacts:
-    """The facts of the model whose files lie at the given locations, keyed by their path in the tree.
+    """The facts of the model whose files lie at the given locations; see `facts_of`."""
+    return facts_of({path: LocalBlob(location) for path, location in files.items()})
+
+
+def facts_of(files: Mapping[str, Blob]) -> ModelFacts:
+    """The facts of the model with these files, keyed by their path in the tree. Reads headers and small files alone.
 
     Raises InvalidModel, naming the file, when the files cannot be a model that an engine loads.
     """
@@ -52,7 +58,7 @@ def read_facts(files: Mapping[str, Path]) -> ModelFacts:
     return ModelFacts(
         architecture=_first_text(config.get("architectures")),
         model_type=_text(config.get("model_type")),
-        weight_bytes=sum(location.stat().st_size for path, location in files.items() if path.endswith(paths.WEIGHT_SUFFIXES)),
+        weight_bytes=sum(blob.size for path, blob in files.items() if path.endswith(paths.WEIGHT_SUFFIXES)),
         parameters=_count_parameters(tensors),
         dtype=_main_dtype(tensors) or _text(config.get("dtype") or config.get("torch_dtype")),
         quantization=_text(_mapping(config.get("quantization_config")).get("quant_method")),
@@ -78,9 +84,9 @@ def _read_shape(config: Mapping[str, Any]) -> dict[str, int | None]:
     }
 
 
-def _read_tensors(files: Mapping[str, Path]) -> dict[str, Tensor]:
+def _read_tensors(files: Mapping[str, Blob]) -> dict[str, Tensor]:
     """All tensors by name. Checks every safetensors file, and every index against the files it names."""
-    headers = {path: read_header(location) for path, location in files.items() if path.endswith(".safetensors")}
+    headers = {path: read_tensors(blob) for path, blob in files.items() if path.endswith(".safetensors")}
     for index in (path for path in files if path.endswith(INDEX_SUFFIX)):
         folder = index.rpartition("/")[0]
         for tensor, shard in _mapping(_read_json(files, index).get("weight_map")).items():
@@ -106,16 +112,16 @@ def _main_dtype(tensors: Mapping[str, Tensor]) -> str | None:
     return DTYPES.get(name := sizes.most_common(1)[0][0], name.lower()) if sizes else None
 
 
-def _has_chat_template(files: Mapping[str, Path]) -> bool:
+def _has_chat_template(files: Mapping[str, Blob]) -> bool:
     return "chat_template.jinja" in files or "chat_template" in _read_json(files, "tokenizer_config.json")
 
 
-def _read_json(files: Mapping[str, Path], path: str) -> dict[str, Any]:
+def _read_json(files: Mapping[str, Blob], path: str) -> dict[str, Any]:
     """The JSON object in a file of the tree, {} when there is no such file."""
     if path not in files:
         return {}
     try:
-        content = json.loads(files[path].read_bytes())
+        content = json.loads(files[path].read(0, files[path].size))
     except (ValueError, RecursionError) as error:
         raise InvalidModel(f"{path} is not valid JSON", "download or copy the file again") from error
     if not isinstance(content, dict):

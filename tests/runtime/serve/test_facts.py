@@ -9,7 +9,11 @@ from longshore_runtime import tree
 from longshore_runtime.errors import InvalidModel
 from longshore_runtime.manifest import ModelFacts
 from longshore_runtime.serve.facts import read_facts
+from longshore_runtime.serve.safetensors import read_header
 from support.models import make_model, safetensors
+
+PARAMETERS = 128 * 64 + 64 + 2 * (2 * 64 * 64 + 2 * 32 * 64 + 3 * 21 * 64 + 2 * 64)
+"""Of the small model: embeddings and the last norm; two layers of attention, MLP and norms."""
 
 
 def facts_of(directory: Path) -> ModelFacts:
@@ -20,7 +24,7 @@ def test_a_dense_model(model: Path) -> None:
     assert facts_of(model) == ModelFacts(
         architecture="LlamaForCausalLM",
         model_type="llama",
-        parameters=8192,
+        parameters=PARAMETERS,
         weight_bytes=sum(path.stat().st_size for path in model.glob("*.safetensors")),
         dtype="bfloat16",
         context_length=2048,
@@ -48,7 +52,9 @@ def test_a_vision_model_has_its_shape_in_the_text_config(model: Path) -> None:
 
 
 def test_packed_weights_do_not_tell_the_count_of_parameters(model: Path) -> None:
-    (model / "model-00001-of-00002.safetensors").write_bytes(safetensors({"layers.0.weight": ("I32", [1], b"abcd")}))
+    shard = model / "model-00001-of-00002.safetensors"
+    packed = {name: ("I32", [1], b"abcd") for name in read_header(shard)}
+    shard.write_bytes(safetensors(packed))
     config = json.loads((model / "config.json").read_text()) | {"quantization_config": {"quant_method": "awq"}}
     (model / "config.json").write_text(json.dumps(config))
     facts = facts_of(model)
@@ -64,7 +70,7 @@ def test_an_adapter_names_its_base(tmp_path: Path) -> None:
 
 def test_a_broken_index_in_a_subfolder_is_seen(model: Path) -> None:
     make_model(model / "draft")
-    assert facts_of(model).parameters == 8192
+    assert facts_of(model).parameters == PARAMETERS
     (model / "draft" / "model-00001-of-00002.safetensors").unlink()
     with pytest.raises(InvalidModel, match=r"names the shard draft/model-00001-of-00002\.safetensors, which is missing"):
         facts_of(model)

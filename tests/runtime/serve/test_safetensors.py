@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from longshore_runtime.errors import InvalidModel
-from longshore_runtime.serve.safetensors import Tensor, read_header
+from longshore_runtime.serve.safetensors import FIRST_READ, Tensor, read_header
 from support.models import safetensors
 
 TENSORS = {"a": ("BF16", [2, 3], b"x" * 12), "b": ("F32", [], b"y" * 4), "empty": ("F32", [0], b"")}
@@ -18,7 +18,12 @@ def test_tensors_are_read(tmp_path: Path) -> None:
     path = tmp_path / "m.safetensors"
     path.write_bytes(safetensors(TENSORS))
     header = read_header(path)
-    assert header == {"a": Tensor("BF16", (2, 3), 12), "b": Tensor("F32", (), 4), "empty": Tensor("F32", (0,), 0)}
+    start = path.stat().st_size - 16
+    assert header == {
+        "a": Tensor("BF16", (2, 3), 12, start),
+        "b": Tensor("F32", (), 4, start + 12),
+        "empty": Tensor("F32", (0,), 0, start + 16),
+    }
     assert [tensor.elements for tensor in header.values()] == [6, 1, 0]
 
 
@@ -52,6 +57,11 @@ def raw(header: object) -> bytes:
         raw({"a": 1}),
         raw({"a": {"dtype": "F32", "shape": [1], "data_offsets": [4, 0]}}),
         raw({"a": {"dtype": "F32", "shape": [1], "data_offsets": [4, 8]}}) + b"x" * 8,
+        raw({"a": {"dtype": "F32", "shape": [2], "data_offsets": [0, 4]}}) + b"x" * 4,
+        raw({"a": {"dtype": "F4", "shape": [9], "data_offsets": [0, 4]}}) + b"x" * 4,
+        raw({"a": {"dtype": "F32", "shape": [-1], "data_offsets": [0, 4]}}) + b"x" * 4,
+        raw({"a": {"dtype": "F32", "shape": [True], "data_offsets": [0, 4]}}) + b"x" * 4,
+        b"\x04" + b"\0" * 7 + b"null",
         raw({"a": {"dtype": "F32", "shape": ["x"], "data_offsets": [0, 4]}}) + b"x" * 4,
         safetensors(TENSORS) + b"!",
     ],
@@ -61,3 +71,20 @@ def test_what_is_no_safetensors_file_is_refused(tmp_path: Path, data: bytes) -> 
     path.write_bytes(data)
     with pytest.raises(InvalidModel, match=r"m\.safetensors is damaged"):
         read_header(path)
+
+
+def test_a_name_twice_is_refused(tmp_path: Path) -> None:
+    entry = '"a": {"dtype": "U8", "shape": [1], "data_offsets": [%d, %d]}'
+    header = ("{" + entry % (0, 1) + "," + entry % (1, 2) + "}").encode()
+    path = tmp_path / "m.safetensors"
+    path.write_bytes(len(header).to_bytes(8, "little") + header + b"xy")
+    with pytest.raises(InvalidModel, match="it has a twice"):
+        read_header(path)
+
+
+def test_a_long_header_is_read_whole(tmp_path: Path) -> None:
+    path = tmp_path / "m.safetensors"
+    tensors = {f"tensor-number-{number:06d}": ("U8", [1], b"x") for number in range(3000)}
+    path.write_bytes(safetensors(tensors))
+    assert len(path.read_bytes()) > FIRST_READ
+    assert read_header(path).keys() == tensors.keys()

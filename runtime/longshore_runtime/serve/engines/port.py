@@ -9,6 +9,7 @@ from typing import Protocol
 
 from longshore_runtime.errors import EngineFailed
 from longshore_runtime.manifest import ModelFacts
+from longshore_runtime.serve.engines.support import Support
 from longshore_runtime.serve.host import Host
 
 
@@ -35,6 +36,10 @@ class Engine(Protocol):
 
     def require(self) -> None:
         """Raise EngineFailed, saying how to install it, when the engine is not on this machine."""
+        ...
+
+    def support(self) -> Support:
+        """Which models the engine can serve, as of the version that this adapter was made for."""
         ...
 
     def check_arguments(self, arguments: Sequence[str]) -> None:

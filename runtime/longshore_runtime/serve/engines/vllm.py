@@ -11,6 +11,7 @@ from longshore_runtime.errors import EngineFailed, LongshoreError
 from longshore_runtime.manifest import ModelFacts
 from longshore_runtime.serve.engines import vllm_models
 from longshore_runtime.serve.engines.port import Task
+from longshore_runtime.serve.engines.support import Support, read_support
 from longshore_runtime.serve.host import Host
 from longshore_runtime.serve.options import flatten, group_options, merge_options
 
@@ -74,6 +75,9 @@ class VLLM:
                 "the engine vLLM is not installed",
                 "in a checkout run: make setup; elsewhere install the extra engine-cpu or engine-gpu",
             )
+
+    def support(self) -> Support:
+        return read_support("vLLM", "vllm_supported.json")
 
     def check_arguments(self, arguments: Sequence[str]) -> None:
         for option in group_options(arguments):

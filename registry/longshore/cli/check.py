@@ -1,0 +1,73 @@
+"""`longshore check`, and what `push` makes of it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from longshore.check import Report
+from longshore.check import check as check_tree
+from longshore.cli.options import json_option, registry_option
+from longshore.cli.output import open_progress, print_json
+from longshore.cli.target import find_target
+from longshore.serving_file import read_serving
+from longshore_runtime.addresses import redact
+from longshore_runtime.errors import InvalidModel
+from longshore_runtime.manifest import Serving
+from longshore_runtime.progress import Silent, format_size
+from longshore_runtime.pull.sources import open_source
+from longshore_runtime.pull.sources.port import Source
+from longshore_runtime.pull.verification import read_manifest
+
+_SHOWN = 2
+
+
+@click.command()
+@click.argument("source", metavar="DIRECTORY|ADDRESS|REFERENCE")
+@click.option("--serve", metavar="FILE", type=click.Path(path_type=Path), help="How it would be served, as for `push`.")
+@registry_option
+@json_option
+def check(source: str, serve: Path | None, registry: str | None, as_json: bool) -> None:
+    """Say whether a model could be served, before it is moved.
+
+    Reads headers and small files alone, of a directory, of what lies at an address (hf://OWNER/MODEL, s3://BUCKET/PREFIX)
+    or of a version. Nothing of it is executed. Exits with 1 when there are errors; docs/check.md explains every code.
+    """
+    serving = read_serving(serve) if serve else None
+    opened = open_source(find_target(source, registry).uri)
+    manifest = None if serving else read_manifest(opened, opened.digest)
+    progress = Silent() if opened.uri.startswith("file:") else open_progress()
+    report = check_tree(opened, manifest.serving if manifest else serving, progress)
+    if as_json:
+        print_json(report.as_dict())
+    else:
+        for finding in report.findings:
+            click.echo(f"{finding.severity:<8} {finding.code:<25} {finding}; {finding.advice}")
+        click.echo(f"{redact(source)}  {_describe(report)}")
+    if not report.ok:
+        raise click.exceptions.Exit(1)
+
+
+def require_servable(source: Source, serving: Serving, name: str) -> None:
+    """Print the warnings about a tree that is to be pushed; raise InvalidModel when there are errors."""
+    report = check_tree(source, serving)
+    for finding in report.of("warning"):
+        click.echo(f"warning: {finding} ({finding.code}); {finding.advice}", err=True)
+    if errors := report.of("error"):
+        named = "; ".join(f"{finding} ({finding.code})" for finding in errors[:_SHOWN])
+        more = f"; and {len(errors) - _SHOWN} more" if len(errors) > _SHOWN else ""
+        raise InvalidModel(
+            f"{redact(name)} could not be served: {named}{more}",
+            f"{errors[0].advice}; see all: longshore check {redact(name)}, push it nevertheless: --no-check",
+        )
+
+
+def _describe(report: Report) -> str:
+    counts = [
+        f"{len(found)} {severity}{'s' * (len(found) > 1)}"
+        for severity in ("error", "warning", "note")
+        if (found := report.of(severity))
+    ]
+    what = f"{report.files} files, {format_size(report.size)}, {report.architecture or 'no architecture'}"
+    return f"{what}: {', '.join(counts) or 'nothing to complain of'} (for {report.engine})"
