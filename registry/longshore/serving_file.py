@@ -1,30 +1,88 @@
-"""The file that says how a version wants to be served: `push --serve serve.yaml`."""
+"""The file that says how a version wants to be served: `push --serve serve.yaml`.
+
+It has the fields of `manifest.Serving`, and becomes part of the version's digest.
+"""
 
 from __future__ import annotations
 
+from difflib import get_close_matches
 from pathlib import Path
+from typing import Any
 
 import yaml
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
 from longshore_runtime.errors import LongshoreError
-from longshore_runtime.manifest import Serving
+from longshore_runtime.manifest import ScalingDefaults, Serving
 from longshore_runtime.serve.engines import open_engine
+from longshore_runtime.serve.options import Option, group_options
+
+_PARTS: dict[str, type[BaseModel]] = {"": Serving, "scaling": ScalingDefaults}
+"""The model of each level of the file."""
 
 
 def read_serving(path: Path) -> Serving:
     """The wishes in a YAML file; raises LongshoreError, naming the field, for what no engine could follow."""
     try:
-        serving = Serving.model_validate(yaml.safe_load(path.read_text()) or {})
+        serving = Serving.model_validate(_load(path))
+    except ValidationError as error:
+        raise _explain(path, error) from error
+    open_engine(serving.engine).check_arguments(serving.arguments)
+    if conflict := find_conflict(serving):
+        raise LongshoreError(f"{path} contradicts itself: {conflict}", "keep one of the two")
+    return serving
+
+
+def find_conflict(serving: Serving) -> str | None:
+    """Two wishes that cannot both be followed, or None. Pure."""
+    options = group_options(serving.arguments)
+    values: dict[str, tuple[str, ...]] = {}
+    for option in options:
+        if values.setdefault(option.name, option.tokens) != option.tokens:
+            return f"{' '.join(values[option.name])} and {' '.join(option.tokens)}"
+    wanted = _size(options, "tensor-parallel-size") * _size(options, "pipeline-parallel-size")
+    if serving.gpus is not None and wanted > max(serving.gpus, 1):
+        return f"the arguments spread the model over {wanted} GPUs and gpus is {serving.gpus}"
+    scaling = serving.scaling
+    if scaling and scaling.min is not None and scaling.max is not None and scaling.min > scaling.max:
+        return f"scaling.min {scaling.min} is more than scaling.max {scaling.max}"
+    if scaling and scaling.metric == "cpu" and scaling.min == 0:
+        return "scaling.min 0 and scaling.metric cpu: where there are no pods there is no CPU to follow"
+    return None
+
+
+def _size(options: list[Option], name: str) -> int:
+    """The number that an option gives, 1 where there is none."""
+    for option in options:
+        if option.name == name:
+            text = option.tokens[0].partition("=")[2] or (option.tokens[1] if len(option.tokens) > 1 else "")
+            return int(text) if text.isdecimal() else 1
+    return 1
+
+
+def _load(path: Path) -> Any:
+    try:
+        return yaml.safe_load(path.read_text()) or {}
     except OSError as error:
         raise LongshoreError(f"cannot read {path}: {error.strerror}", "check the file's name") from error
+    except UnicodeDecodeError as error:
+        raise LongshoreError(f"{path} is not UTF-8 text", "name the YAML file that says how to serve the version") from error
     except yaml.YAMLError as error:
-        raise LongshoreError(f"{path} is not valid YAML", "check its indentation and quotes") from error
-    except ValidationError as error:
-        flaw = error.errors()[0]
-        field = ".".join(str(part) for part in flaw["loc"]) or "content"
-        raise LongshoreError(
-            f"{path} is not a serving file: {field}: {flaw['msg']}", "it has the fields engine (a name) and arguments (a list)"
-        ) from error
-    open_engine(serving.engine).check_arguments(serving.arguments)
-    return serving
+        mark = getattr(error, "problem_mark", None)
+        where = f" at line {mark.line + 1}" if mark else ""
+        raise LongshoreError(f"{path} is not valid YAML{where}", "check its indentation and quotes") from error
+
+
+def _explain(path: Path, error: ValidationError) -> LongshoreError:
+    """The first flaw as one sentence; for a field that there is not, the one that may be meant."""
+    flaw = error.errors()[0]
+    place = [str(part) for part in flaw["loc"]]
+    field = ".".join(place) or "content"
+    known = list(_PARTS.get(".".join(place[:-1]), Serving).model_fields)
+    if flaw["type"] == "extra_forbidden":
+        close = get_close_matches(place[-1], known, n=1)
+        advice = f"did you mean {close[0]}?" if close else f"there are: {', '.join(known)}"
+        return LongshoreError(f"{path} has a field {field}, which means nothing", advice)
+    return LongshoreError(
+        f"{path} is not a serving file: {field}: {flaw['msg']}", f"its fields are {', '.join(_PARTS[''].model_fields)}"
+    )

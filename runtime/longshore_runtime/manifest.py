@@ -8,7 +8,7 @@ digest; `parse` refuses a schema that is newer than this code rather than guess 
 from __future__ import annotations
 
 import json
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
@@ -70,11 +70,28 @@ class ModelFacts(Document):
     base_model: str | None = None
 
 
+class ScalingDefaults(Document):
+    """How many pods a deployment of the version has where it says nothing else, and what their number follows.
+
+    `target` is per pod: requests waiting for `queue`, percent of the CPU for `cpu`.
+    """
+
+    min: Count | None = None
+    max: Annotated[int, Field(ge=1, strict=True)] | None = None
+    metric: Literal["queue", "cpu"] | None = None
+    target: Annotated[int, Field(ge=1, strict=True)] | None = None
+
+
 class Serving(Document):
-    """How the version asks to be served: the engine's name and arguments that the engine gets as they are."""
+    """How the version asks to be served: the engine's name and arguments that the engine gets as they are.
+
+    `gpus` per pod (0: the CPU) and `scaling` are defaults, which a deployment may override without a new version.
+    """
 
     engine: str = "vllm"
     arguments: tuple[str, ...] = ()
+    gpus: Count | None = None
+    scaling: ScalingDefaults | None = None
 
 
 class Origin(Document):

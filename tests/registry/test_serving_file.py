@@ -6,7 +6,7 @@ import pytest
 
 from longshore.serving_file import read_serving
 from longshore_runtime.errors import LongshoreError
-from longshore_runtime.manifest import Serving
+from longshore_runtime.manifest import ScalingDefaults, Serving
 
 
 def test_engine_and_arguments_are_read(tmp_path: Path) -> None:
@@ -15,13 +15,32 @@ def test_engine_and_arguments_are_read(tmp_path: Path) -> None:
     assert read_serving(path) == Serving(arguments=("--max-model-len=2048", "--enable-prefix-caching"))
     path.write_text("")
     assert read_serving(path) == Serving()
+    path.write_text("{gpus: 2, arguments: [--tensor-parallel-size=2], scaling: {min: 0, max: 4, metric: queue, target: 3}}")
+    scaling = ScalingDefaults(min=0, max=4, metric="queue", target=3)
+    assert read_serving(path) == Serving(arguments=("--tensor-parallel-size=2",), gpus=2, scaling=scaling)
+
+
+def test_what_is_not_said_leaves_old_digests_alone() -> None:
+    assert Serving().model_dump(exclude_none=True) == {"engine": "vllm", "arguments": ()}
 
 
 @pytest.mark.parametrize(
     ("text", "message"),
     [
         ("engine: [", "is not valid YAML"),
-        ("gpu: 1", "gpu: Extra inputs are not permitted"),
+        ("gpu: 1", "has a field gpu, which means nothing; did you mean gpus?"),
+        ("abacus: 1", "has a field abacus, which means nothing; there are: engine, arguments, gpus, scaling"),
+        ("scaling: {maxx: 1}", "has a field scaling.maxx, which means nothing; did you mean max?"),
+        ("scaling: {metric: moon}", "scaling.metric: "),
+        ("scaling: {min: -1}", "scaling.min: "),
+        ("gpus: two", "gpus: "),
+        ("a:\n b: [\n c", "is not valid YAML at line 3"),
+        ("scaling: {min: 3, max: 2}", "contradicts itself: scaling.min 3 is more than scaling.max 2; keep one"),
+        ("scaling: {min: 0, max: 2, metric: cpu}", "where there are no pods"),
+        ("{gpus: 2, arguments: [-tp, '4']}", "does not follow an option"),
+        ("{gpus: 2, arguments: [--tensor-parallel-size, '4']}", "spread the model over 4 GPUs and gpus is 2"),
+        ("{gpus: 2, arguments: [--tensor_parallel_size=2, --pipeline-parallel-size=2]}", "over 4 GPUs and gpus is 2"),
+        ("arguments: [--max-model-len=1, --max-model-len=2]", "--max-model-len=1 and --max-model-len=2"),
         ("arguments: 5", "arguments: "),
         ("- a", "content: "),
         ("engine: abacus", "'abacus' is not an engine"),

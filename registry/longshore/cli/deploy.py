@@ -51,7 +51,8 @@ def deploy(
         raise LongshoreError(
             "a pod cannot read this machine's folders", "push the version to a registry in a bucket: --registry s3://…"
         )
-    objects = desired_objects(version, opened.manifest(version), read_placement(**placement))
+    manifest = opened.manifest(version)
+    objects = desired_objects(version, manifest, read_placement(manifest.serving, **placement))
     progress = Stopwatch(open_progress())
     cluster = Cluster(context)
     applied = deployment.apply(cluster, objects, force=force)
