@@ -461,6 +461,21 @@ class Registry:
         """Add to the log what was done with a version elsewhere; what prevents it is only a warning."""
         self._log.write(version.model, verb, version=version.version, digest=version.digest, note=note)
 
+    # -- signatures --------------------------------------------------------------------------------
+
+    def signatures(self, version: Version) -> Iterator[tuple[str, bytes]]:
+        """The name and the bytes of every signature that lies beside a version; what they are worth is for others to judge."""
+        for key in self._store.list_keys(layout.signatures_folder(version.model, version.digest)):
+            if (data := self._store.read(key)) is not None:
+                yield key.rpartition("/")[2], data
+
+    def add_signature(self, version: Version, name: str, data: bytes) -> None:
+        """Store a signature beside a version. Raises Refused when another lies under its name."""
+        key = f"{layout.signatures_folder(version.model, version.digest)}{name}"
+        if self._store.create(key, data).data != data:
+            raise Refused(f"another object lies at {self.uri}/{key}", "remove it, then sign again")
+        self.note(version, "sign", name)
+
     # -- versions ----------------------------------------------------------------------------------
 
     def _follow(self, move: AliasMove) -> Version:

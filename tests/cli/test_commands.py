@@ -61,7 +61,13 @@ def test_json_is_one_document_on_stdout(pushed: CommandLine, model: Path, tmp_pa
     assert {file["path"] for file in shown["manifest"]["files"]} == {path.name for path in model.iterdir()}
     pulled = pushed("pull", "m:1", tmp_path / "t", "--json").json
     assert (pulled["digest"], pulled["verified"]) == (digest, "digest")
-    assert pushed("verify", "m:1", "--json").json == {"target": "m:1", "digest": digest, "ok": True, "findings": []}
+    assert pushed("verify", "m:1", "--json").json == {
+        "target": "m:1",
+        "digest": digest,
+        "ok": True,
+        "findings": [],
+        "checked": "bytes",
+    }
     assert pushed("verify", tmp_path / "t", "--json").json["digest"] == digest
     (move,) = pushed("history", "m", "prod", "--json").json
     assert (move["number"], move["version"], move["digest"], move["by"]) == (1, "1", digest, "tester")

@@ -11,6 +11,7 @@ from longshore.cli.options import json_option, registry_option
 from longshore.cli.output import open_progress, print_json, show_digest
 from longshore.registry import Pushed, Registry
 from longshore.serving_file import read_serving
+from longshore.signing import Signer, read_password, require_key, sign
 from longshore_runtime.manifest import Serving
 from longshore_runtime.progress import format_size
 from longshore_runtime.pull.sources import open_source
@@ -25,6 +26,7 @@ from longshore_runtime.pull.sources import open_source
     "--serve", metavar="FILE", type=click.Path(path_type=Path), help="How to serve it: YAML with engine and arguments."
 )
 @click.option("--repair", is_flag=True, help="Read what is stored of this version already, and replace what is damaged.")
+@click.option("--sign", "key", metavar="KEY", type=click.Path(path_type=Path), help="Sign it with this private key (PEM).")
 @click.option("--check/--no-check", default=True, help="Refuse what could not be served (see `longshore check`).")
 @registry_option
 @json_option
@@ -35,6 +37,7 @@ def push(
     message: str | None,
     serve: Path | None,
     repair: bool,
+    key: Path | None,
     check: bool,
     registry: str | None,
     as_json: bool,
@@ -47,13 +50,20 @@ def push(
     serving = read_serving(serve) if serve else Serving()
     if check and directory.is_dir():
         require_servable(open_source(directory.resolve().as_uri()), serving, str(directory))
-    pushed = Registry(registry).push(
+    signer = Signer(key, password=read_password()) if key else None
+    if signer:
+        require_key(signer)
+    opened = Registry(registry)
+    pushed = opened.push(
         directory, model, alias=alias, message=message, serving=serving, progress=open_progress(), repair=repair
     )
+    signature = sign(opened, pushed.version.reference, signer) if signer else None
     if as_json:
-        print_json(pushed)
+        print_json({**vars(pushed), **({"signature": signature.name} if signature else {})})
         return
     click.echo(f"{pushed.version.reference}  {show_digest(pushed.version.digest)}  {_describe(pushed)}")
+    if signature:
+        click.echo(f"{pushed.version.reference} is signed: {signature.name}")
     for move in pushed.moves:
         click.echo(f"{move.model}@{move.alias} -> {move.version}")
 

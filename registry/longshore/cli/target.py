@@ -7,17 +7,23 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from longshore.registry import Registry
+from longshore.version import Version
 from longshore_runtime.addresses import redact
 
 
 @dataclass(frozen=True)
 class Target:
-    """The tree at `uri`, which must have the manifest `digest` (hex) where one is known; `name` and `title` are for people."""
+    """The tree at `uri`, which must have the manifest `digest` (hex) where one is known; `name` and `title` are for people.
+
+    `version` and the `registry` that has it are there when a reference was given.
+    """
 
     uri: str
     name: str
     title: str
     digest: str | None = None
+    version: Version | None = None
+    registry: Registry | None = None
 
 
 def find_target(text: str, registry: str | None) -> Target:
@@ -31,5 +37,6 @@ def find_target(text: str, registry: str | None) -> Target:
         return Target(folder.as_uri(), folder.name, text)
     if separator:  # as it is written for a pod, whose environment names the registry
         text = ":".join(rest.rsplit("/", 1)) if "@" not in rest else rest
-    version = Registry(registry).resolve(text)
-    return Target(version.uri, version.model, version.reference, version.digest)
+    opened = Registry(registry)
+    version = opened.resolve(text)
+    return Target(version.uri, version.model, version.reference, version.digest, version, opened)

@@ -2,20 +2,32 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import click
 
 from longshore.cli.options import json_option, registry_option
 from longshore.cli.output import open_progress, print_json, show_digest
-from longshore.cli.target import find_target
-from longshore_runtime.errors import NotFound
+from longshore.cli.sign import read_trust, trust_options
+from longshore.cli.target import Target, find_target
+from longshore.signing import Trust, keep_bundles, kept_bundles, require_signature, select_trusted
+from longshore_runtime.errors import NotFound, Refused
 from longshore_runtime.progress import format_size
 from longshore_runtime.pull.engine import Verdict
 from longshore_runtime.pull.engine import pull as pull_tree
 from longshore_runtime.pull.patterns import Patterns
 from longshore_runtime.pull.sources import open_source
-from longshore_runtime.pull.verification import read_manifest, refuse, refuse_published, verify_published
+from longshore_runtime.pull.sources.file import split_uri
+from longshore_runtime.pull.verification import (
+    Finding,
+    compare_listing,
+    read_manifest,
+    refuse,
+    refuse_published,
+    verify_published,
+)
 from longshore_runtime.pull.verification import verify as verify_tree
 
 HELD_AGAINST = {
@@ -33,6 +45,7 @@ HELD_AGAINST = {
 @click.argument("directory", type=click.Path(path_type=Path))
 @click.option("--include", multiple=True, metavar="PATTERN", help="Only files like this; may be repeated. Not for versions.")
 @click.option("--exclude", multiple=True, metavar="PATTERN", help="No files like this; may be repeated. Not for versions.")
+@trust_options
 @registry_option
 @json_option
 def pull(
@@ -40,6 +53,8 @@ def pull(
     directory: Path,
     include: tuple[str, ...],
     exclude: tuple[str, ...],
+    public_key: Path | None,
+    certificate_chain: tuple[Path, ...],
     registry: str | None,
     as_json: bool,
 ) -> None:
@@ -48,16 +63,21 @@ def pull(
     Or what lies at an address: hf://OWNER/MODEL[@REVISION], modelscope://OWNER/MODEL, s3://BUCKET/PREFIX,
     https://HOST/FILE[#sha256=HEX] or file:///FOLDER.
     What an interrupted pull left in the folder is used; files that the version does not have are refused.
+    With --public-key or --certificate-chain nothing is pulled unless the version has such a signature, which is
+    kept in the folder's .longshore/signatures.
     """
+    trust = read_trust(public_key, certificate_chain)
     target, patterns = find_target(source, registry), Patterns(include, exclude)
     if patterns and target.digest:
         raise click.UsageError(f"{source} is a version, which is pulled whole: leave --include and --exclude out")
+    bundles = _require_signature(target, trust) if trust else {}
     verdict = pull_tree(target.uri, directory, open_progress(), target.digest, patterns)
+    keep_bundles(directory, bundles)
     if as_json:
         print_json(verdict)
     else:
         what = show_digest(verdict.digest) or verdict.revision or target.title
-        click.echo(f"{verdict.target}  {what}  {verdict.files} files, {describe(verdict)}")
+        click.echo(f"{verdict.target}  {what}  {verdict.files} files, {describe(verdict)}" + (", signed" if bundles else ""))
 
 
 def describe(verdict: Verdict) -> str:
@@ -68,25 +88,70 @@ def describe(verdict: Verdict) -> str:
 
 @click.command()
 @click.argument("target", metavar="REFERENCE|DIRECTORY|ADDRESS")
+@click.option("--fast", is_flag=True, help="Names and sizes only: finds what is missing or cut short, not what was altered.")
+@trust_options
 @registry_option
 @json_option
-def verify(target: str, registry: str | None, as_json: bool) -> None:
+def verify(
+    target: str,
+    fast: bool,
+    public_key: Path | None,
+    certificate_chain: tuple[Path, ...],
+    registry: str | None,
+    as_json: bool,
+) -> None:
     """Hold a version, a pulled folder or a hub's model against its digests.
 
-    Reads every byte where it lies; names every file that is missing, extra or changed.
+    Reads every byte where it lies; names every file that is missing, extra or changed. With --public-key or
+    --certificate-chain also asks for a signature, a pulled folder for the one that its pull asked for.
     """
+    trust = read_trust(public_key, certificate_chain)
     found = find_target(target, registry)
-    progress, source = open_progress(), open_source(found.uri)
-    manifest = read_manifest(source, found.digest)
-    if manifest is not None:
-        findings, digest, meant = verify_tree(source, manifest, progress), manifest.digest, "as it was pushed"
-    elif not Path(target).is_dir() and (entries := list(source.list_files())) and all(entry.checksum for entry in entries):
-        findings, digest, meant = verify_published(source, entries, progress), None, "as the hub says"
-    else:
-        raise NotFound(f"{target} has no manifest to be held against", "pull it first: longshore pull REFERENCE DIRECTORY")
+    signed = bool(_require_signature(found, trust)) if trust else None
+    outcome = _compare(found, fast, not Path(target).is_dir())
     if as_json:
-        print_json({"target": target, "digest": digest, "ok": not findings, "findings": findings})
-    if findings:
-        raise refuse(findings, target) if manifest else refuse_published(findings, target)
+        depth = "sizes" if fast else "bytes"
+        content = {"target": target, "digest": outcome.digest, "ok": not outcome.findings, "findings": outcome.findings}
+        print_json(content | {"checked": depth} | ({"signed": signed} if trust else {}))
+    if outcome.findings:
+        raise refuse(outcome.findings, target) if outcome.digest else refuse_published(outcome.findings, target)
     if not as_json:
-        click.echo(f"{target}  {show_digest(digest) or source.revision}  every byte is {meant}")
+        click.echo(f"{target}  {outcome.title}  {outcome.meaning}" + (", and signed by whom you trust" if signed else ""))
+
+
+@dataclass(frozen=True)
+class _Outcome:
+    """What a comparison found: `title` names what it was held against, `meaning` says how deep it went."""
+
+    findings: list[Finding]
+    digest: str | None
+    title: str
+    meaning: str
+
+
+def _compare(target: Target, fast: bool, remote: bool) -> _Outcome:
+    source = open_source(target.uri)
+    manifest = read_manifest(source, target.digest)
+    if manifest is not None and fast:
+        meaning = "names and sizes are as they were pushed; no byte was read"
+        findings = compare_listing(list(source.list_files()), manifest)
+    elif manifest is not None:
+        findings, meaning = verify_tree(source, manifest, open_progress()), "every byte is as it was pushed"
+    elif remote and not fast and (entries := list(source.list_files())) and all(entry.checksum for entry in entries):
+        published = verify_published(source, entries, open_progress())
+        return _Outcome(published, None, source.revision or target.title, "every byte is as the hub says")
+    else:
+        raise NotFound(
+            f"{target.title} has no manifest to be held against", "pull it first: longshore pull REFERENCE DIRECTORY"
+        )
+    return _Outcome(findings, manifest.digest, f"sha256:{manifest.digest}", meaning)
+
+
+def _require_signature(target: Target, trust: Trust) -> dict[str, bytes]:
+    """The trusted signatures of a version, or those that were pulled with a folder; raises Refused when there are none."""
+    if target.version is not None and target.registry is not None:
+        return require_signature(target.registry, target.version, target.registry.manifest(target.version), trust)
+    manifest = read_manifest(open_source(target.uri), None)
+    if urlsplit(target.uri).scheme != "file" or manifest is None:
+        raise Refused(f"{target.title} is no version, so nobody can have signed it", "name a version: MODEL:VERSION")
+    return select_trusted(dict(kept_bundles(split_uri(target.uri))), manifest, trust, target.title)
