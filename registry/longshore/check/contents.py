@@ -5,46 +5,17 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from typing import Any
 
 from longshore.check.findings import Finding
 from longshore_runtime.progress import Progress
+from longshore_runtime.pull.blob import SourceBlob, read_range
 from longshore_runtime.pull.sources.port import Entry, Source
-from longshore_runtime.pull.transfer import Chunk, read_chunk
 from longshore_runtime.serve.safetensors import FIRST_READ
 
 _PARALLEL = 8
 _SMALL = 128 * 1024 * 1024
 """Bytes of the largest file that is read whole: tokenizers reach some 40 MB."""
-
-
-@dataclass(frozen=True)
-class SourceBlob:
-    """A file of a tree, read in ranges through its source; the beginning is there already."""
-
-    source: Source
-    name: str
-    size: int
-    head: bytes
-
-    def read(self, offset: int, length: int) -> bytes:
-        """From the head where it reaches, from the source otherwise."""
-        end = min(offset + length, self.size)
-        if end <= len(self.head) or end <= offset:
-            return self.head[offset:end]
-        return read_range(self.source, self.name, offset, end - offset)
-
-    def read_all(self) -> bytes:
-        """The whole file."""
-        return self.read(0, self.size)
-
-
-def read_range(source: Source, path: str, offset: int, length: int) -> bytes:
-    """Bytes of a file, again and again while the store breaks off."""
-    buffer = bytearray(length)
-    read_chunk(source, Chunk(path, offset, length, None), memoryview(buffer))
-    return bytes(buffer)
 
 
 class Contents:

@@ -22,6 +22,7 @@ COMMANDS = {
     "pull": ("transfer:pull", "Bring a version into a folder, every byte verified."),
     "verify": ("transfer:verify", "Hold a version, a pulled folder or a hub's model against its digests."),
     "check": ("check:check", "Say whether a model could be served, before it is moved."),
+    "diff": ("diff:diff", "Show what changed between two versions."),
     "sign": ("sign:sign", "Sign a version with a key or a certificate."),
     "alias": ("alias:alias", "Point an alias at a version, or protect it."),
     "rollback": ("alias:rollback", "Point an alias back at the version before."),
