@@ -70,7 +70,7 @@ def test_a_version_is_copied_to_another_registry(pushed: CommandLine, tmp_path: 
     target = (tmp_path / "other").as_uri()
     done = pushed("copy", "m@prod", "--to", target, "--alias", "prod")
     assert done.code == 0
-    assert done.out.splitlines()[0].endswith("  copied, 16.9 kB of 16.9 kB sent")
+    assert done.out.splitlines()[0].endswith("  copied, 87.9 kB of 87.9 kB sent")
     assert done.out.splitlines()[1] == "m@prod -> 1"
     assert pushed("verify", "m@prod", "--registry", target).code == 0
     assert "is there already" in pushed("copy", "m:1", "--to", target).out
