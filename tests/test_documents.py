@@ -12,6 +12,7 @@ import pytest
 from longshore.cli import COMMANDS
 from support.command import CommandLine
 from support.documents import Example, blocks, examples, matches
+from support.models import make_model
 
 ROOT = Path(__file__).parents[1]
 DOCUMENTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", *(ROOT / "docs").glob("*.md")]
@@ -28,6 +29,16 @@ def test_the_readmes_commands_print_what_it_shows(longshore: CommandLine, smollm
     assert len(found) >= 9
     for example in found:
         example.check(longshore, folder)
+
+
+def test_the_registrys_commands_print_what_their_page_shows(longshore: CommandLine, tmp_path: Path) -> None:
+    for seed, name in enumerate(("llama", "llama-tuned")):
+        make_model(tmp_path / name, seed=seed)
+    found = list(examples(ROOT / "docs/registry.md"))
+    assert len(found) >= 14
+    for example in found:
+        command = example.command.replace("file:///srv/models", (tmp_path / "other").as_uri())
+        Example(command, example.shown).check(longshore, tmp_path)
 
 
 def test_the_readmes_python_runs(tmp_path: Path, smollm2: Path) -> None:
