@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import islice
 from typing import Literal
 
@@ -55,8 +56,11 @@ class Collector:
                 if digest not in needed:
                     yield from self._judge(model, kind, digest, list(self._store.list_tree(f"{folder}{digest}/")), moment)
         for name in self._store.list_folders(layout.staging_folder(model)):
-            stored = list(self._store.list_tree(layout.staging_folder(model, name)))
-            if all(self._is_old(found, moment, DAY) for found in stored):
+            folder = layout.staging_folder(model, name)
+            stored = list(self._store.list_tree(folder))
+            moments = [found.modified for found in stored]
+            moments += [found.modified for found in self._uploads if (found.key or "").startswith(folder)]
+            if max(moments, default=0.0) <= moment - max(self._grace, DAY):
                 yield _describe(model, "staging", name, stored, "its upload was not finished")
         for mark in self._store.list_tree(layout.guards_folder(model)):
             life = LIFE if "/push-" in mark.key else PATIENCE
@@ -68,7 +72,7 @@ class Collector:
         for mark in self._store.list_tree(layout.PROBES):
             if mark.modified < moment - LIFE:
                 yield _describe(None, "mark", mark.key, [mark], "its process is no more")
-        for found in self._store.list_unfinished():
+        for found in self._uploads:
             model, _, path = (found.key or "").partition("/trees/")
             if path.partition("/")[0] in (self._in_flight(model, moment) if path else ()):
                 continue
@@ -114,8 +118,13 @@ class Collector:
             why = "its version is deleted" if named else "no version names it"
             yield _describe(model, "tree" if kind == "tree" else "signatures", digest, stored, why)
 
-    def _is_old(self, stored: Stored, moment: float, least: float = 0.0) -> bool:
-        return stored.modified <= moment - max(self._grace, least)
+    @cached_property
+    def _uploads(self) -> list[Unfinished]:
+        """What writers have not finished, seen once."""
+        return list(self._store.list_unfinished())
+
+    def _is_old(self, stored: Stored, moment: float) -> bool:
+        return stored.modified <= moment - self._grace
 
     def _needed(self, model: str, moment: float) -> set[str]:
         """The digests that versions and aliases need, read now. A record that was read before cannot have changed."""

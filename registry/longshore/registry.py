@@ -21,7 +21,7 @@ from longshore.guarantees import Guarantee, require_conditions, try_out
 from longshore.guards import in_flight, read_clock
 from longshore.pushing import Pusher, check_target
 from longshore.records import Event, Move, VersionRecord, now
-from longshore.reference import parse_reference
+from longshore.reference import Reference, parse_reference
 from longshore.settings import read_settings
 from longshore.storage import open_store
 from longshore.version import Version, make_version
@@ -196,13 +196,22 @@ class Registry:
         """
         target = check_target(reference)
         if alias is not None:
-            check_label(alias, "alias")
+            self._refuse_protected(target, check_label(alias, "alias"))
         pusher = Pusher(self._store, self, self._identity, progress or Silent(), repair=repair)
         version, created, size, sent = pusher.push(directory, target, message, serving or Serving())
         if created:
             self._log.write(target.model, "push", version=version.version, digest=version.digest, note=message)
         moves = (self.promote(target.model, alias, version.version),) if alias else ()
         return Pushed(version, created, size, sent, moves)
+
+    def _refuse_protected(self, target: Reference, alias: str) -> None:
+        """Before anything is sent: the alias would not move at the end."""
+        latest = self._latest(target.model, alias)
+        if latest and latest.protected and latest.version != target.version:
+            raise Refused(
+                f"{target.model}@{alias} is protected; it points to {latest.version}",
+                f"push without --alias, then: longshore alias {target.model} {alias} VERSION --yes",
+            )
 
     # -- aliases -----------------------------------------------------------------------------------
 

@@ -14,6 +14,7 @@ import pytest
 from longshore import Registry, deletion, guards, layout
 from longshore.guards import Flight, condemned
 from longshore.pushing import Pusher
+from longshore.storage.port import Unfinished
 from longshore_runtime.errors import Interrupted, NotFound, Refused
 from support.models import make_model
 
@@ -130,6 +131,19 @@ def test_what_was_left_unfinished_is_collected_after_a_day(local: Registry, mode
     assert collect(local) == {"staging": 1, "upload": 1}
     assert not list((tmp_path / "local/.drafts").iterdir())
     assert local.verify("m:1") == []
+
+
+def test_a_staging_folder_that_is_still_uploaded_to_is_left_alone(
+    local: Registry, models: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    local.push(models[0], "m:1")
+    local._store.create("m/staging/upload/config.json", b"{}")
+    age(tmp_path / "local", 100_000)
+    upload = Unfinished("m/staging/upload/weights", "upload", 1, time.time())
+    with monkeypatch.context() as patch:
+        patch.setattr(local._store, "list_unfinished", lambda: iter([upload]))
+        assert collect(local) == {}
+    assert collect(local) == {"staging": 1}
 
 
 @pytest.mark.parametrize("root", ["file", "versitygw"], indirect=True)

@@ -201,6 +201,10 @@ def test_a_protected_alias_moves_when_it_is_confirmed(registry: Registry, models
         with pytest.raises(Refused, match="m@prod is protected; it points to 2; add --yes"):
             attempt(False)
     assert registry.promote("m", "prod", "2").number == 3, "where it is already, nothing moves"
+    with pytest.raises(Refused, match="push without --alias, then: longshore alias m prod VERSION --yes"):
+        registry.push(models[2], "m:3", alias="prod")
+    assert registry.labels("m") == ["1", "2"]
+    assert registry.push(models[1], "m:2", alias="prod").moves[0].number == 3
     assert (attempts[1](True).version, registry.current("m", "prod").protected) == ("1", True)
     assert not attempts[2](True).protected
     assert registry.promote("m", "prod", "2").version == "2"
