@@ -22,8 +22,8 @@ COMMANDS = {
     "pull": ("transfer:pull", "Bring a version into a folder, every byte verified."),
     "verify": ("transfer:verify", "Hold a version, a pulled folder or a hub's model against its digests."),
     "check": ("check:check", "Say whether a model could be served, before it is moved."),
-    "diff": ("diff:diff", "Show what changed between two versions."),
-    "sign": ("sign:sign", "Sign a version with a key or a certificate."),
+    "diff": ("diff:diff", "Show what changed between two versions, or pulled folders."),
+    "sign": ("sign:sign", "Sign a version, as OpenSSF Model Signing does."),
     "alias": ("alias:alias", "Point an alias at a version, or protect it."),
     "rollback": ("alias:rollback", "Point an alias back at the version before."),
     "history": ("alias:history", "Show the moves of a model's aliases, newest first."),
@@ -87,8 +87,6 @@ def main(arguments: list[str] | None = None) -> None:
         # What a command that found something wrong exits with; click hands the code over when it is not standalone.
         code = cli.main(arguments, prog_name="longshore", complete_var=COMPLETION, standalone_mode=False)
         sys.exit(code or 0)
-    except click.exceptions.Exit as stop:
-        sys.exit(stop.exit_code)
     except click.ClickException as error:
         error.show()
         sys.exit(error.exit_code)
