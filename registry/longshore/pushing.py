@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
@@ -12,10 +12,11 @@ from awscrt.checksums import crc64nvme
 
 from longshore import layout
 from longshore.guards import in_flight
+from longshore.importing import bring
 from longshore.records import VersionRecord, now
 from longshore.reference import Reference, parse_reference
 from longshore.sending import send_tree
-from longshore.storage.content import local_content
+from longshore.storage.content import Content, local_content
 from longshore.storage.port import Store
 from longshore.version import Version, make_version
 from longshore_runtime import tree
@@ -23,6 +24,7 @@ from longshore_runtime.digests import digest_file
 from longshore_runtime.errors import Corrupt, LongshoreError, Refused
 from longshore_runtime.manifest import CHUNK_SIZE, File, Manifest, Serving
 from longshore_runtime.progress import Progress
+from longshore_runtime.pull.patterns import Patterns
 from longshore_runtime.serve.facts import read_facts
 
 _PARALLEL_FILES = 4
@@ -87,10 +89,41 @@ class Pusher:
         self._catalogue.require_conditions()
         entries = _digest_files(files, self._progress)
         manifest = Manifest(files=entries, model=facts, serving=serving)
+        earlier = self._find_earlier(target.model, manifest)
+        return self._push(
+            target,
+            message,
+            manifest,
+            lambda file: local_content(locations[file.path], file, manifest.chunk_size),
+            lambda file: earlier.get((file.size, file.sha256)),
+        )
+
+    def import_tree(
+        self, uri: str, target: Reference, message: str | None, serving: Serving | None, patterns: Patterns
+    ) -> tuple[Version, bool, int, int]:
+        """The same of a tree that lies elsewhere; the bytes are those that came through this machine."""
+        self._catalogue.require_conditions()
+        found = bring(uri, self._store, target.model, patterns, serving, self._progress)
+        root = self._store.uri
+        version, created, size, sent = self._push(
+            target, message, found.manifest, found.content_of, lambda file: found.copy_of(file, root)
+        )
+        if found.staging:
+            self._store.delete([stored.key for stored in self._store.list_tree(found.staging)])
+        return version, created, size, sent + found.fetched
+
+    def _push(
+        self,
+        target: Reference,
+        message: str | None,
+        manifest: Manifest,
+        content_of: Callable[[File], Content],
+        copy_of: Callable[[File], str | None],
+    ) -> tuple[Version, bool, int, int]:
         label = target.version or self._next_version(target.model, manifest)
         manifest = self._agree(target, label, manifest)
         with in_flight(self._store, target.model, manifest.digest, self._progress.say) as flight:
-            sent = self._send(target.model, manifest, locations)
+            sent = send_tree(self._store, target.model, manifest, content_of, copy_of, self._progress, repair=self._repair)
             flight.confirm()
             version, created = self._commit(target, label, manifest, message)
         return version, created, manifest.size, sent
@@ -113,18 +146,6 @@ class Pusher:
         if target.version is None:
             return manifest
         raise _refuse_other_content(existing, manifest.digest)
-
-    def _send(self, model: str, manifest: Manifest, locations: Mapping[str, Path]) -> int:
-        earlier = self._find_earlier(model, manifest)
-        return send_tree(
-            self._store,
-            model,
-            manifest,
-            lambda file: local_content(locations[file.path], file, manifest.chunk_size),
-            lambda file: earlier.get((file.size, file.sha256)),
-            self._progress,
-            repair=self._repair,
-        )
 
     def _find_earlier(self, model: str, manifest: Manifest) -> dict[tuple[int, str], str]:
         """Where the trees of the newest versions have files of size and SHA-256, so that the store can copy them."""

@@ -32,6 +32,7 @@ from longshore_runtime.manifest import Manifest, Serving, parse
 from longshore_runtime.names import RESERVED, check_label, check_model
 from longshore_runtime.progress import Progress, Silent
 from longshore_runtime.pull.engine import Verdict, pull
+from longshore_runtime.pull.patterns import EVERYTHING, Patterns
 from longshore_runtime.pull.sources import open_source
 from longshore_runtime.pull.verification import Finding, verify
 
@@ -179,7 +180,7 @@ class Registry:
 
     def push(
         self,
-        directory: Path,
+        directory: Path | str,
         reference: str,
         *,
         alias: str | None = None,
@@ -187,8 +188,12 @@ class Registry:
         serving: Serving | None = None,
         progress: Progress | None = None,
         repair: bool = False,
+        patterns: Patterns = EVERYTHING,
     ) -> Pushed:
         """Commit a directory as a version; a version that is left out becomes the next whole number.
+
+        An address (`hf://org/model@revision`, `s3://…`, a tree of another registry) is brought straight into the store;
+        `patterns` choose among its files.
 
         Running it again resumes what was cut short, replaces what is not what the version says, and changes nothing
         else. What a bucket has is judged by the checksums that the store keeps; `repair` has its bytes read.
@@ -198,7 +203,11 @@ class Registry:
         if alias is not None:
             self._refuse_protected(target, check_label(alias, "alias"))
         pusher = Pusher(self._store, self, self._identity, progress or Silent(), repair=repair)
-        version, created, size, sent = pusher.push(directory, target, message, serving or Serving())
+        if "://" in str(directory):
+            pushed = pusher.import_tree(str(directory), target, message, serving, patterns)
+        else:
+            pushed = pusher.push(Path(directory), target, message, serving or Serving())
+        version, created, size, sent = pushed
         if created:
             self._log.write(target.model, "push", version=version.version, digest=version.digest, note=message)
         moves = (self.promote(target.model, alias, version.version),) if alias else ()

@@ -170,6 +170,15 @@ def test_a_directory_that_cannot_be_served_is_not_pushed(longshore: CommandLine,
     assert not longshore.registry.exists()
 
 
+def test_a_hubs_model_is_pushed_from_there(longshore: CommandLine, huggingface: FakeHuggingFace, model: Path) -> None:
+    huggingface.models["org/m"] = model_of({path.name: path.read_bytes() for path in model.iterdir()})
+    done = longshore("push", "hf://org/m@v1", "m:1", "--exclude", "*.txt", "--json")
+    assert done.json["created"]
+    assert [line.partition(":")[0] for line in done.err.splitlines()] == ["importing", "pushing"]
+    assert "hf://org/absent" in longshore("push", "hf://org/absent", "m").error
+    assert longshore("push", model, "m", "--include", "*.json").code == 2
+
+
 def test_other_bytes_under_a_version_that_exists_are_refused(pushed: CommandLine, tmp_path: Path) -> None:
     done = pushed("push", make_model(tmp_path / "other", seed=9), "m:1")
     assert done.code == 1

@@ -9,53 +9,71 @@ import click
 from longshore.cli.check import require_servable
 from longshore.cli.options import json_option, registry_option
 from longshore.cli.output import open_progress, print_json, show_digest
+from longshore.importing import ChosenFiles
 from longshore.registry import Pushed, Registry
 from longshore.serving_file import read_serving
 from longshore.signing import Signer, read_password, require_key, sign
 from longshore_runtime.manifest import Serving
 from longshore_runtime.progress import format_size
+from longshore_runtime.pull.patterns import Patterns
 from longshore_runtime.pull.sources import open_source
 
 
 @click.command()
-@click.argument("directory", type=click.Path(path_type=Path))
+@click.argument("source", metavar="DIRECTORY|ADDRESS")
 @click.argument("model", metavar="MODEL[:VERSION]")
 @click.option("--alias", metavar="ALIAS", help="Point this alias at the version afterwards.")
 @click.option("--message", "-m", metavar="TEXT", help="Why this version exists.")
 @click.option(
     "--serve", metavar="FILE", type=click.Path(path_type=Path), help="How to serve it: YAML with engine and arguments."
 )
+@click.option("--include", multiple=True, metavar="PATTERN", help="Only files like this; may be repeated. For addresses.")
+@click.option("--exclude", multiple=True, metavar="PATTERN", help="No files like this; may be repeated. For addresses.")
 @click.option("--repair", is_flag=True, help="Read what is stored of this version already, and replace what is damaged.")
 @click.option("--sign", "key", metavar="KEY", type=click.Path(path_type=Path), help="Sign it with this private key (PEM).")
 @click.option("--check/--no-check", default=True, help="Refuse what could not be served (see `longshore check`).")
 @registry_option
 @json_option
 def push(
-    directory: Path,
+    source: str,
     model: str,
     alias: str | None,
     message: str | None,
     serve: Path | None,
+    include: tuple[str, ...],
+    exclude: tuple[str, ...],
     repair: bool,
     key: Path | None,
     check: bool,
     registry: str | None,
     as_json: bool,
 ) -> None:
-    """Commit a directory as a version of a model.
+    """Commit a directory, or what lies at an address, as a version of a model.
 
+    An address is hf://ORG/MODEL@REVISION, modelscope://…, s3://BUCKET/FOLDER or a version of another registry. Its files
+    come straight into the registry's store, held against what their source publishes, with no copy on this machine.
     Without VERSION it becomes the next whole number. Running a push again resumes it; a version that
     exists is never changed.
     """
-    serving = read_serving(serve) if serve else Serving()
-    if check and directory.is_dir():
-        require_servable(open_source(directory.resolve().as_uri()), serving, str(directory))
+    patterns, address = Patterns(include, exclude), source if "://" in source else Path(source).resolve().as_uri()
+    if patterns and address != source:
+        raise click.UsageError(f"{source} is a directory, which is pushed whole: leave --include and --exclude out")
+    serving = read_serving(serve) if serve else None
+    if check and (address == source or Path(source).is_dir()):
+        require_servable(ChosenFiles(open_source(address), patterns), serving or Serving(), source)
     signer = Signer(key, password=read_password()) if key else None
     if signer:
         require_key(signer)
     opened = Registry(registry)
     pushed = opened.push(
-        directory, model, alias=alias, message=message, serving=serving, progress=open_progress(), repair=repair
+        source,
+        model,
+        alias=alias,
+        message=message,
+        serving=serving,
+        progress=open_progress(),
+        repair=repair,
+        patterns=patterns,
     )
     signature = sign(opened, pushed.version.reference, signer) if signer else None
     if as_json:

@@ -7,7 +7,8 @@ import os
 import socket
 import uuid
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
+from functools import partial
 from itertools import islice
 from pathlib import Path
 
@@ -145,6 +146,12 @@ class FileStore:
             _place(draft, self._path(key), os.replace)
         return True
 
+    def open_draft(self, key: str, size: int, chunk_size: int) -> _FileDraft:
+        with self._explained(key):
+            folder = self._root / _DRAFTS
+            _make_folder(folder)
+            return _FileDraft(folder / uuid.uuid4().hex, self._path(key), 2 * chunk_size, partial(self._explained, key))
+
     def _scan(self, folder: str) -> list[tuple[str, bool]]:
         """Names in a folder, sorted, with whether each is a folder itself."""
         with self._explained(folder):
@@ -179,6 +186,30 @@ class FileStore:
                 f"the registry {self.uri} cannot be used: {where}: {reason}",
                 "check the folder's permissions and free space, or choose another with --registry",
             ) from error
+
+
+class _FileDraft:
+    """A draft whose parts are written to their places."""
+
+    def __init__(
+        self, draft: Path, target: Path, part_size: int, explained: Callable[[], AbstractContextManager[None]]
+    ) -> None:
+        self._draft, self._target, self.part_size, self._explained = draft, target, part_size, explained
+        draft.touch()
+
+    def put(self, number: int, data: bytes | bytearray) -> None:
+        with self._explained(), open(self._draft, "r+b") as out:
+            out.seek(number * self.part_size)
+            out.write(data)
+
+    def finish(self) -> None:
+        with self._explained():
+            _sync(self._draft)
+            _place(self._draft, self._target, os.replace)
+
+    def discard(self) -> None:
+        with self._explained():
+            self._draft.unlink(missing_ok=True)
 
 
 def _place(draft: Path, target: Path, move: Callable[[Path, Path], None]) -> None:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import threading
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
+from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from types import TracebackType
 from typing import Self, TypeVar
@@ -47,6 +48,21 @@ class Lanes:
         if failed:
             raise failed[0]
         return [future.result() for future in futures]
+
+    def stream(self, tasks: Iterable[Callable[[], T]], window: int) -> Iterator[T]:
+        """The results of the tasks in order, while at most `window` of them are under way or not taken yet."""
+        waiting: deque[Future[T]] = deque()
+        try:
+            for task in tasks:
+                if len(waiting) == window:
+                    yield waiting.popleft().result()
+                waiting.append(self._pool.submit(task))
+            while waiting:
+                yield waiting.popleft().result()
+        finally:
+            for future in waiting:
+                future.cancel()
+            wait(waiting)
 
     @contextmanager
     def room(self, size: int) -> Iterator[None]:

@@ -40,6 +40,27 @@ class Unfinished:
     modified: float
 
 
+class Draft(Protocol):
+    """An object that is being written in parts of `part_size` bytes (the last one shorter), in any order, by several threads.
+
+    It appears once it is finished, whole.
+    """
+
+    part_size: int
+
+    def put(self, number: int, data: bytes | bytearray) -> None:
+        """The bytes of the part `number`, counted from 0; an empty object has one part, an empty one."""
+        ...
+
+    def finish(self) -> None:
+        """All parts are there: the object appears, whatever was at its key."""
+        ...
+
+    def discard(self) -> None:
+        """It will not be finished."""
+        ...
+
+
 class Store(Protocol):
     """A place with keys and bytes. Keys are relative to the root and use `/`; a folder's name ends with it.
 
@@ -114,6 +135,10 @@ class Store(Protocol):
         Refused is raised when it is not any more what it was. The object appears whole or not at all. `advance` hears
         of every byte once.
         """
+        ...
+
+    def open_draft(self, key: str, size: int, chunk_size: int) -> Draft:
+        """Begin an object of `size` bytes of which nothing else is known. Its parts are whole chunks of `chunk_size`."""
         ...
 
     def copy_file(self, source: str, key: str, content: Content, lanes: Lanes) -> bool:

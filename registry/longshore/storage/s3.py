@@ -19,7 +19,7 @@ from longshore.storage.checksums import CRC64, SHA256, Checksum, choose, is_dama
 from longshore.storage.content import Content
 from longshore.storage.lanes import Lanes
 from longshore.storage.port import Created, Stored, Unfinished
-from longshore.storage.uploads import Upload, is_stored, may_succeed_again
+from longshore.storage.uploads import S3Draft, Upload, is_stored, may_succeed_again
 from longshore_runtime import s3
 from longshore_runtime.digests import chunk_ranges, digest_chunk
 from longshore_runtime.errors import Interrupted, StoreFailed
@@ -162,7 +162,10 @@ class S3Store(s3.S3Folder):
                 if s3.is_absent(error):
                     return False
                 raise
-            return is_stored(head, content) and not (reread and self._is_damaged(key, content, lanes))
+            verdict = is_stored(head, content)
+            if verdict is False or (verdict and not reread):
+                return verdict
+            return not self._is_damaged(key, content, lanes)
 
     def _is_damaged(self, key: str, content: Content, lanes: Lanes) -> bool:
         """Whether the bytes, read, are not those of the content."""
@@ -195,6 +198,10 @@ class S3Store(s3.S3Folder):
             told.rest()
         return upload.sent
 
+    def open_draft(self, key: str, size: int, chunk_size: int) -> S3Draft:
+        with self._making, s3.explained(self.uri_of(key)):
+            return S3Draft(self._bulk, self._patient, self.bucket, self.prefix + key, self._checksum, size, chunk_size)
+
     def copy_file(self, source: str, key: str, content: Content, lanes: Lanes) -> bool:
         scheme, _, place = source.partition("://")
         if scheme != "s3":
@@ -210,7 +217,9 @@ class S3Store(s3.S3Folder):
                 if s3.is_refusal(error) or (status >= 500 and status != 501):
                     raise
                 return False  # gone or replaced since, or a store that cannot: it will be sent
-        return self.holds(key, content, lanes)
+        # What lies elsewhere may have changed since it was digested: the new object is judged by its own bytes.
+        judged = self._checksum is CRC64 and content.file.size <= self.copy_limit
+        return self.holds(key, content, lanes, reread=not judged and not source.startswith(f"{self.uri}/"))
 
     def _upload(self, key: str, content: Content) -> Upload:
         return Upload(self._bulk, self._patient, self.bucket, self.prefix + key, content)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import random
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
@@ -101,7 +102,8 @@ class Upload:
         place: Any = {"Bucket": bucket, "Key": key}
         tag = self._client.head_object(**place)["ETag"]
         if self._content.file.size <= limit:
-            lanes.run([lambda: self._patient.copy_object(**self._where, CopySource=place, CopySourceIfMatch=tag)])
+            noted: Any = {"MetadataDirective": "REPLACE", "Metadata": self._metadata}
+            lanes.run([lambda: self._patient.copy_object(**self._where, **noted, CopySource=place, CopySourceIfMatch=tag)])
             return
         # Without an algorithm: versitygw joins the checksums of copied parts wrongly, MinIO does not make them.
         upload = self._begin({})
@@ -157,22 +159,63 @@ class Upload:
         )
 
 
+class S3Draft:
+    """A multipart upload of bytes whose digest nobody knows yet; one request where they are few."""
+
+    def __init__(
+        self, client: S3Client, patient: S3Client, bucket: str, key: str, checksum: Checksum, size: int, chunk_size: int
+    ) -> None:
+        self.part_size = part_size(size, chunk_size)
+        self._client, self._patient, self._checksum = client, patient, checksum
+        self._where: Any = {"Bucket": bucket, "Key": key}
+        self._name = f"s3://{bucket}/{key}"
+        self._parts: dict[int, dict[str, Any]] = {}
+        self._upload = "" if size <= self.part_size else self._begin()
+
+    def _begin(self) -> str:
+        creation: Any = self._checksum.creation
+        return self._client.create_multipart_upload(**self._where, **creation)["UploadId"]
+
+    def put(self, number: int, data: bytes | bytearray) -> None:
+        def send() -> Any:
+            if not self._upload:
+                return self._client.put_object(**self._where, Body=bytes(data), **self._checksum.request(data))
+            part: Any = {"UploadId": self._upload, "PartNumber": number + 1, "Body": data}
+            return self._client.upload_part(**self._where, **part, **self._checksum.request(data))
+
+        with s3.explained(self._name):
+            answer = put_again(send, lambda answer: self._checksum.confirms(answer, data))
+        part = {"PartNumber": number + 1, "ETag": answer["ETag"]}
+        self._parts[number] = part | ({self._checksum.parameter: self._checksum.of(data)} if self._checksum.creation else {})
+
+    def finish(self) -> None:
+        if self._upload:
+            parts: Any = {"Parts": [self._parts[number] for number in sorted(self._parts)]}
+            with s3.explained(self._name):
+                self._patient.complete_multipart_upload(**self._where, UploadId=self._upload, MultipartUpload=parts)
+
+    def discard(self) -> None:
+        if self._upload:
+            with suppress(ClientError, BotoCoreError):  # it will be collected
+                self._client.abort_multipart_upload(**self._where, UploadId=self._upload)
+
+
 def part_size(size: int, chunk_size: int) -> int:
     """Bytes of each part of a file but the last: whole chunks, the same ones whenever the file is pushed."""
     return -(-max(PART_SIZE, -(-size // MAX_PARTS)) // chunk_size) * chunk_size
 
 
-def is_stored(head: Any, content: Content) -> bool:
+def is_stored(head: Any, content: Content) -> bool | None:
     """Whether an object's headers say that it is the content: its size, and the store's own checksum of the whole.
 
-    Where either has no such checksum, what was noted of the object when it was sent has to do.
+    Where either has no such checksum, what was noted of the object when it was sent has to do; None where nothing was.
     """
-    file, stored = content.file, head.get("ChecksumCRC64NVME")
+    file, stored, noted = content.file, head.get("ChecksumCRC64NVME"), head["Metadata"].get(SHA256)
     if head["ContentLength"] != file.size:
         return False
-    if stored is None or file.crc64nvme is None:
-        return bool(head["Metadata"].get(SHA256) == file.sha256)
-    return bool(stored == spell_crc64(file.crc64nvme))
+    if stored is not None and file.crc64nvme is not None:
+        return bool(stored == spell_crc64(file.crc64nvme))
+    return bool(noted == file.sha256) if noted else None
 
 
 def put_again(put: Callable[[], T], confirms: Callable[[T], bool]) -> T:

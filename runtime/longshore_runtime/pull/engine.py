@@ -89,7 +89,7 @@ def pull(
     manifest = read_manifest(source, digest)
     entries = list(source.list_files())
     if manifest is None:
-        entries = _choose(source, entries, patterns)
+        entries = choose_entries(source, entries, patterns)
     elif findings := compare_listing(entries, manifest):
         raise refuse(findings, source.uri)
     with _explained(target):
@@ -198,7 +198,7 @@ def _plan(entries: list[Entry], manifest: Manifest | None) -> list[Chunk]:
     return sorted(chunks, key=lambda chunk: (chunk.path.endswith(paths.WEIGHT_SUFFIXES), chunk.path, chunk.offset))
 
 
-def _choose(source: Source, entries: list[Entry], patterns: Patterns) -> list[Entry]:
+def choose_entries(source: Source, entries: list[Entry], patterns: Patterns) -> list[Entry]:
     """The entries that are wanted; raises Refused when one of them must not be written down."""
     if not entries:
         raise NotFound(f"there is nothing at {source.uri}", "check the address")
