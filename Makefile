@@ -2,6 +2,7 @@
 #
 #   make demo     a real model, pushed, served by a real engine, rendered for KServe
 #   make test     lint, types, contracts, every test
+#   make test-faults  10 000 faults between a push, a pull and a real S3 server (FAULTS=…)
 #   make test-reliability  kills, races and histories of the registry at full size, an hour or two
 #   make check    lint, types and contracts alone
 #   make cluster  a Kubernetes control plane with KServe on this machine; make cluster-down ends it
@@ -24,7 +25,7 @@ READY := .venv/.ready-$(ENGINE)
 export PATH := $(CURDIR)/.venv/bin:$(CURDIR)/.tools/bin:$(PATH)
 unexport PYTHONPATH VIRTUAL_ENV
 
-.PHONY: help setup demo check test test-reliability cluster cluster-down bench-coldstart bench-pull lock models clean
+.PHONY: help setup demo check test test-faults test-reliability cluster cluster-down bench-coldstart bench-pull lock models clean
 
 help:
 	@sed -n 's/^#  *make/  make/p' Makefile
@@ -58,6 +59,11 @@ check: setup
 
 test: check
 	@pytest $(PYTEST_ARGS)
+
+FAULTS ?= 10000
+
+test-faults: setup
+	@FAULTS=$(FAULTS) pytest tests/registry/test_faults.py -s
 
 test-reliability: setup
 	@LONGSHORE_RELIABILITY=full pytest tests/reliability $(PYTEST_ARGS)

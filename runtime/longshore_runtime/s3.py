@@ -30,6 +30,11 @@ if TYPE_CHECKING:
 
 CONNECTIONS = 32
 _READ_ATTEMPTS = 4
+DAMAGED = frozenset(
+    {"BadDigest", "InvalidDigest", "XAmzContentSHA256Mismatch", "XAmzContentChecksumMismatch", "IncompleteBody"}
+)
+"""What stores say of a request whose bytes are not those that were sent."""
+
 _ABSENT = {"404", "NoSuchKey", "NotFound"}
 _DENIED = {"403", "AccessDenied", "Forbidden", "AllAccessDisabled"}
 _CREDENTIALS = {"InvalidAccessKeyId", "SignatureDoesNotMatch", "ExpiredToken", "InvalidToken", "RequestTimeTooSkewed"}
@@ -100,11 +105,19 @@ def connect(s3: Mapping[str, Any] | None = None, read_timeout: float | None = No
         client = cast("S3Client", make("s3", config=config, **settings.given))
         if style := _addressing(client, settings):
             client = cast("S3Client", make("s3", config=config.merge(Config(s3=options | style)), **settings.given))
+        ask_again: Any = _ask_again
+        client.meta.events.register("needs-retry.s3", ask_again)
     except (BotoCoreError, ValueError) as error:
         raise StoreFailed(
             f"the S3 settings cannot be used: {error}", "check AWS_PROFILE, AWS_ENDPOINT_URL and ~/.aws"
         ) from error
     return client
+
+
+def _ask_again(response: Any, attempts: int, **_: Any) -> float | None:
+    """For botocore: seconds until a request that was damaged on its way is sent once more; None where it was not."""
+    code = response[1].get("Error", {}).get("Code") if response else None
+    return 0.1 if code in DAMAGED and attempts < _READ_ATTEMPTS else None
 
 
 def _open_session() -> boto3.Session:
@@ -196,6 +209,8 @@ def _explain(uri: str, error: ClientError) -> LongshoreError:
     if code in _DENIED:
         action = error.operation_name
         return StoreFailed(f"the store denies {action} on {uri}", "give these credentials that permission, or use others")
+    if code == "RequestTimeTooSkewed":
+        return StoreFailed(f"the store refuses {uri}: its clock and this machine's differ", "set this machine's clock")
     if code in _CREDENTIALS:
         return StoreFailed(f"the store does not accept the credentials for {uri} ({code})", "renew or correct them")
     kind = Interrupted if error.response["ResponseMetadata"].get("HTTPStatusCode", 500) >= 500 else StoreFailed

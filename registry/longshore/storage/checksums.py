@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Any
 from awscrt.checksums import combine_crc64nvme, crc64nvme
 from botocore.exceptions import ClientError
 
+from longshore_runtime import s3
+
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
 
@@ -75,15 +77,6 @@ CRC64 = Checksum(
 SHA256 = Checksum("SHA256", _sha256, "ChecksumSHA256", "ChecksumSHA256", {"ChecksumAlgorithm": "SHA256"})
 MD5 = Checksum("MD5", _md5, "ContentMD5", "ETag", {})
 
-_DAMAGED = {
-    "BadDigest",
-    "InvalidDigest",
-    "XAmzContentSHA256Mismatch",
-    "XAmzContentChecksumMismatch",
-    "IncompleteBody",
-    "InvalidRequest",
-}
-
 
 def choose(client: S3Client, bucket: str, key: str) -> Checksum:
     """The best checksum that the store is seen to verify, by writing to `key`; MD5 where it verifies none."""
@@ -108,7 +101,7 @@ def _is_verified(checksum: Checksum, client: S3Client, bucket: str, key: str) ->
 
 def is_damage(code: str) -> bool:
     """Whether a store's refusal says that what arrived is not what was sent."""
-    return code in _DAMAGED
+    return code in s3.DAMAGED or code == "InvalidRequest"  # a damaged checksum may not even look like one
 
 
 def encode_crc64(value: int) -> str:

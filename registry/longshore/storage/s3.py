@@ -130,14 +130,21 @@ class S3Store(s3.S3Folder):
                     raise
 
     def refuses_overwrite(self, key: str) -> bool:
-        for _ in range(2):  # the first time ever it is created
+        written = 0
+        for _ in range(_CREATE_ATTEMPTS):
+            body = uuid.uuid4().hex.encode()
             with s3.explained(self.uri_of(key)):
                 try:
-                    self.client.put_object(Bucket=self.bucket, Key=self.prefix + key, Body=b"{}", IfNoneMatch="*")
+                    answer = self.client.put_object(
+                        Bucket=self.bucket, Key=self.prefix + key, Body=body, IfNoneMatch="*", **SHA256.request(body)
+                    )
+                    written += SHA256.confirms(answer, body)  # or else it answers something else
                 except ClientError as error:
                     if s3.error_code(error) in _TAKEN | _BUSY:
                         return True
                     raise
+            if written > 1:  # the first time ever it is created
+                break
         return False
 
     def refuses_damage(self, key: str) -> bool | None:
