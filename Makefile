@@ -9,6 +9,7 @@
 #   make cluster NODE=1  the same with a real node that runs pods, as root
 #   make bench-coldstart  from apply to the first token on a real node, KServe's own way and ours
 #   make bench-pull  a model out of a bucket: KServe's own initializer, the usual S3 clients, ours
+#   make bench-push  a model into a bucket: s5cmd, rclone, boto3, ours; a small change; an import from a hub
 #   make lock     resolve the pins in requirements/ anew
 #   make models   write down anew which models the pinned engine serves
 
@@ -25,7 +26,7 @@ READY := .venv/.ready-$(ENGINE)
 export PATH := $(CURDIR)/.venv/bin:$(CURDIR)/.tools/bin:$(PATH)
 unexport PYTHONPATH VIRTUAL_ENV
 
-.PHONY: help setup demo check test test-faults test-reliability cluster cluster-down bench-coldstart bench-pull lock models clean
+.PHONY: help setup demo check test test-faults test-reliability cluster cluster-down bench-coldstart bench-pull bench-push lock models clean
 
 help:
 	@sed -n 's/^#  *make/  make/p' Makefile
@@ -81,6 +82,9 @@ bench-coldstart: setup
 
 bench-pull: setup
 	@PYTHONPATH=.:tests python -m benchmarks.pull --runs $(RUNS) $(if $(SIZE),--size $(SIZE))
+
+bench-push: setup
+	@PYTHONPATH=.:tests python -m benchmarks.push --runs $(RUNS) $(if $(SIZE),--size $(SIZE))
 
 LOCK := uv pip compile pyproject.toml --quiet --universal --generate-hashes --no-header --no-annotate \
   --extra deploy --extra sign --extra operator --group dev

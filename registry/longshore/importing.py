@@ -23,6 +23,7 @@ from longshore.sending import content_at
 from longshore.storage.content import Content
 from longshore.storage.lanes import LANES, MEMORY, Lanes
 from longshore.storage.port import Draft, Store
+from longshore_runtime import paths
 from longshore_runtime.addresses import redact
 from longshore_runtime.digests import chunk_ranges, digest_chunk
 from longshore_runtime.errors import Corrupt, InvalidModel, LongshoreError

@@ -117,7 +117,7 @@ def connect(s3: Mapping[str, Any] | None = None, read_timeout: float | None = No
 def _ask_again(response: Any, attempts: int, **_: Any) -> float | None:
     """For botocore: seconds until a request that was damaged on its way is sent once more; None where it was not."""
     code = response[1].get("Error", {}).get("Code") if response else None
-    return 0.1 if code in DAMAGED and attempts < _READ_ATTEMPTS else None
+    return 0.0 if code in DAMAGED and attempts < _READ_ATTEMPTS else None
 
 
 def _open_session() -> boto3.Session:
