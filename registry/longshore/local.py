@@ -17,7 +17,7 @@ from longshore_runtime.pull.engine import Verdict, pull
 from longshore_runtime.serve.engines import open_engine
 from longshore_runtime.serve.engines.port import Task
 from longshore_runtime.serve.launcher import Launcher, require_free_port
-from longshore_runtime.serve.model import read_model
+from longshore_runtime.serve.model import read_model, read_shape
 
 START_DEADLINE = 900.0
 """Seconds until an engine on this machine is given up."""
@@ -64,7 +64,8 @@ def serve(run: Run, cache: Path, progress: Progress, log: TextIO | None = None) 
         engine.check_arguments(run.arguments)
         verdict = pull(run.uri, folder, progress)
         facts, serving = read_model(folder)
-        task = Task(folder, run.name, facts, run.host, run.port, run.grace, (serving.arguments, run.arguments))
+        arguments = (serving.arguments, run.arguments)
+        task = Task(folder, run.name, facts, run.host, run.port, run.grace, arguments, read_shape(folder))
         launcher = Launcher(open_engine(serving.engine), task, progress.say, log)
         try:
             launcher.start()

@@ -21,7 +21,9 @@ def test_the_cache_holds_the_tokens_that_the_engine_reports(longshore: CommandLi
     options = [f"--kv-cache-memory-bytes={CACHE}", f"--max-model-len={CONTEXT}"]
     done = longshore("run", smollm2, "--prompt", "hi", "--max-tokens", "2", "--verbose", "--", *options, timeout=300)
     assert done.code == 0, done.err
-    reported = re.search(r"KV cache size: ([\d,]+) tokens, Maximum concurrency for 4,096 tokens per request: ([\d.]+)x", done.err)
+    reported = re.search(
+        r"KV cache size: ([\d,]+) tokens, Maximum concurrency for 4,096 tokens per request: ([\d.]+)x", done.err
+    )
     assert reported, done.err
     pool = lay_out(read_geometry(FileSource(smollm2.as_uri())), Split(), Batch(2048, 128))
     assert pool

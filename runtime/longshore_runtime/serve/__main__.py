@@ -16,7 +16,7 @@ from longshore_runtime.errors import LongshoreError
 from longshore_runtime.serve.engines import open_engine
 from longshore_runtime.serve.engines.port import Task
 from longshore_runtime.serve.launcher import Launcher
-from longshore_runtime.serve.model import read_model
+from longshore_runtime.serve.model import read_model, read_shape
 from longshore_runtime.termination import leave_message
 
 START_DEADLINE = 3600.0
@@ -36,6 +36,7 @@ def main(arguments: list[str]) -> int:
             port=options.port,
             grace=options.grace,
             arguments=(serving.arguments, tuple(for_engine)),
+            geometry=read_shape(options.model_dir),
         )
         launcher = Launcher(open_engine(serving.engine), task, say=_say, log=sys.stdout)
         if options.print_command:

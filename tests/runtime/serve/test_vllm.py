@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import importlib.util
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -9,11 +10,14 @@ from longshore_runtime.errors import EngineFailed, LongshoreError
 from longshore_runtime.manifest import ModelFacts
 from longshore_runtime.serve.engines.port import Task
 from longshore_runtime.serve.engines.vllm import VLLM
-from longshore_runtime.serve.host import Host, read_host
+from longshore_runtime.serve.fit.catalogue import GPU
+from longshore_runtime.serve.fit.parsers import Parsers
+from longshore_runtime.serve.host import Host, parse_gpus, read_host
+from support.published import MODELS
 
 GIB = 1024**3
 FACTS = ModelFacts(layers=30, kv_heads=3, head_dim=64, context_length=8192, weight_bytes=269_000_000)
-CPU, GPU = Host("cpu", 24 * GIB, 2), Host("cuda", 128 * GIB, 16)
+CPU, GPU_ALONE = Host("cpu", 24 * GIB, 2), Host("cuda", 128 * GIB, 16)
 
 
 def command(*arguments: tuple[str, ...], facts: ModelFacts = FACTS, machine: Host = CPU) -> list[str]:
@@ -37,8 +41,48 @@ def test_the_files_and_the_machine_imply_the_arguments() -> None:
 
 
 def test_a_gpu_gets_the_engines_own_defaults() -> None:
-    tokens = command(machine=GPU)
+    tokens = command(machine=GPU_ALONE)
     assert not {"--enforce-eager", "--kv-cache-memory-bytes", "--max-model-len"} & set(tokens)
+
+
+H100 = GPU("nvidia h100 80gb hbm3", "NVIDIA H100 80GB HBM3", 79 * GIB, 4, "", 9.0)
+
+
+@pytest.mark.parametrize(
+    ("name", "count", "arguments", "derived"),
+    [
+        ("Llama-3.1-8B", 1, (), ""),
+        ("Llama-3.1-8B", 4, (), "--data-parallel-size 4"),
+        ("Llama-3.1-70B", 4, (), "--tensor-parallel-size 4"),
+        ("Llama-3.1-70B", 8, (), "--tensor-parallel-size 4 --data-parallel-size 2"),
+        ("Llama-3.1-70B", 2, (), "--tensor-parallel-size 2 --max-model-len 19456"),
+        ("Llama-3.1-70B", 4, ("--max-model-len", "4k"), "--tensor-parallel-size 2 --data-parallel-size 2"),
+        ("Llama-3.1-70B", 4, ("--tensor-parallel-size=4",), ""),
+        ("Llama-3.1-405B", 4, (), "--tensor-parallel-size 4"),  # does not fit: the engine has the last word
+        ("Qwen2.5-32B", 1, (), "--max-model-len 32768"),
+        ("Qwen2.5-32B", 2, (), "--tensor-parallel-size 2"),  # the whole context before two copies
+    ],
+)
+def test_gpus_imply_how_the_model_is_divided(name: str, count: int, arguments: tuple[str, ...], derived: str) -> None:
+    geometry = next(model for model in MODELS if model.name == name).geometry()
+    machine = Host("cuda", 512 * GIB, 64, (replace(H100, per_node=count),) * count)
+    task = Task(Path("/mnt/models"), "m", FACTS, "0.0.0.0", 8080, 30, (arguments,), geometry)
+    tokens = VLLM().command(task, machine)[3:]
+    own = [token for token in tokens[tokens.index("--shutdown-timeout") + 2 :] if token not in arguments]
+    assert " ".join(own) == derived
+
+
+def test_the_chat_template_implies_the_parsers() -> None:
+    geometry = replace(MODELS[0].geometry(), parsers=Parsers("hermes", "qwen3"))
+    for machine in (CPU, GPU_ALONE):
+        task = Task(Path("/mnt/models"), "m", FACTS, "0.0.0.0", 8080, 30, (("--reasoning-parser=own",),), geometry)
+        tokens = VLLM().command(task, machine)
+        assert value_of("--tool-call-parser", tokens) == "hermes"
+        assert "--enable-auto-tool-choice" in tokens
+        assert "--reasoning-parser=own" in tokens
+        assert "--reasoning-parser" not in tokens
+        embeds = VLLM().command(replace(task, geometry=replace(geometry, task="embed")), machine)
+        assert "--tool-call-parser" not in embeds
 
 
 def test_a_context_that_does_not_fit_is_shortened() -> None:
@@ -80,7 +124,7 @@ def test_the_environment_is_offline_and_without_credentials() -> None:
     assert "VLLM_PORT" not in found
     assert (found["HF_HUB_OFFLINE"], found["VLLM_LOGGING_LEVEL"], found["PATH"]) == ("1", "DEBUG", "/bin")
     assert found["VLLM_ENABLE_V1_MULTIPROCESSING"] == "0"
-    assert "VLLM_ENABLE_V1_MULTIPROCESSING" not in VLLM().environment(GPU, inherited)
+    assert "VLLM_ENABLE_V1_MULTIPROCESSING" not in VLLM().environment(GPU_ALONE, inherited)
 
 
 PREFIX = "(Worker pid=9113) ERROR 11-21 09:55:22 [multiproc_executor.py:953] "
@@ -161,3 +205,22 @@ def test_this_machine_is_described() -> None:
     host = read_host()
     assert host.cores >= 1
     assert GIB // 2 < host.memory < 1024 * GIB
+
+
+def test_the_drivers_answer_is_read() -> None:
+    line = "NVIDIA H100 80GB HBM3, 81559, 9.0, Disabled\n"
+    found = parse_gpus(line * 8)
+    assert len(found) == 8
+    assert (found[0].name, found[0].per_node, found[0].capability) == ("nvidia h100 80gb hbm3", 8, 9.0)
+    assert 76 * GIB < found[0].memory < 79 * GIB
+    assert len(parse_gpus(line * 8, "0,1")) == 2
+    assert parse_gpus(line * 8, "") == ()
+    assert len(parse_gpus("Tesla T4, 15360, 7.5, [N/A]\n")) == 1
+    for unusable in (
+        "",
+        line.replace("Disabled", "Enabled"),
+        line + "NVIDIA A10, 23028, 8.6, [N/A]",
+        "x, [N/A], 1, -",
+        "a, 1, x, -",
+    ):
+        assert parse_gpus(unusable) == ()

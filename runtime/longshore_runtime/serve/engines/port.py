@@ -10,6 +10,7 @@ from typing import Protocol
 from longshore_runtime.errors import EngineFailed
 from longshore_runtime.manifest import ModelFacts
 from longshore_runtime.serve.engines.support import Support
+from longshore_runtime.serve.fit.geometry import Geometry
 from longshore_runtime.serve.host import Host
 
 
@@ -18,6 +19,7 @@ class Task:
     """What is to be served: the `model` folder under `name` at `host`:`port`, stopping within `grace` seconds.
 
     `arguments` are the version's and the user's own, in this order of precedence, for the engine as they are.
+    `geometry` is the model in detail, where its files tell it.
     """
 
     model: Path
@@ -27,6 +29,7 @@ class Task:
     port: int
     grace: int
     arguments: tuple[tuple[str, ...], ...] = ()
+    geometry: Geometry | None = None
 
 
 class Engine(Protocol):

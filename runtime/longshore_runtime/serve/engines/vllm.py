@@ -6,12 +6,19 @@ import importlib.util
 import re
 import sys
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 from longshore_runtime.errors import EngineFailed, LongshoreError
 from longshore_runtime.manifest import ModelFacts
 from longshore_runtime.serve.engines import vllm_models
 from longshore_runtime.serve.engines.port import Task
 from longshore_runtime.serve.engines.support import Support, read_support
+from longshore_runtime.serve.fit.arguments import fit_arguments, parser_arguments
+from longshore_runtime.serve.fit.catalogue import GPU
+from longshore_runtime.serve.fit.geometry import Geometry
+from longshore_runtime.serve.fit.parallel import tensor_sizes
+from longshore_runtime.serve.fit.plan import Fit, Wish, fit
+from longshore_runtime.serve.fit.wishes import read_wish
 from longshore_runtime.serve.host import Host
 from longshore_runtime.serve.options import flatten, group_options, merge_options
 
@@ -134,7 +141,29 @@ def _derive(task: Task, machine: Host) -> list[str]:
         cache = _cpu_cache(task.facts, machine)
         arguments += ["--enforce-eager", "--kv-cache-memory-bytes", str(cache)]
         arguments += _cpu_context(task.facts, cache)
+    elif task.geometry and machine.gpus:
+        arguments += _fit_to(machine.gpus, task.geometry, read_wish(task.arguments, len(machine.gpus)))
+    if task.geometry and task.geometry.task == "generate":
+        arguments += parser_arguments(task.geometry.parsers)
     return arguments
+
+
+def _fit_to(gpus: Sequence[GPU], geometry: Geometry, wish: Wish | None) -> list[str]:
+    """How the model goes onto the GPUs of this machine: the whole context before copies, several sequences before one.
+
+    Nothing where somebody has divided the model already. What does not fit by our estimate is divided as far as it
+    goes, and the engine has the last word.
+    """
+    if wish is None:
+        return []
+    tries = (replace(wish, context=wish.context or geometry.context), wish, replace(wish, sequences=1))
+    outcomes = (fit(geometry, gpus[0], tried, {}) for tried in tries)
+    found = next((outcome for outcome in outcomes if isinstance(outcome, Fit)), None)
+    if found is None:
+        widest = tensor_sizes(geometry, len(gpus))[-1]
+        return ["--tensor-parallel-size", str(widest)] if widest > 1 else []
+    copies = len(gpus) // found.split.gpus
+    return fit_arguments(geometry, found) + (["--data-parallel-size", str(copies)] if copies > 1 else [])
 
 
 def _cpu_cache(facts: ModelFacts, machine: Host) -> int:

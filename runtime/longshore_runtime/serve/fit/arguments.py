@@ -8,7 +8,12 @@ from longshore_runtime.serve.fit.plan import NARROW, Fit
 
 
 def engine_arguments(geometry: Geometry, fit: Fit) -> list[str]:
-    """The options of vLLM for a fit: only what its own defaults would not do."""
+    """The options of vLLM for a model and its fit: only what its own defaults would not do."""
+    return fit_arguments(geometry, fit) + parser_arguments(geometry.parsers)
+
+
+def fit_arguments(geometry: Geometry, fit: Fit) -> list[str]:
+    """The options of vLLM for a fit alone."""
     arguments: list[str] = []
     if fit.split.tensor > 1:
         arguments += ["--tensor-parallel-size", str(fit.split.tensor)]
@@ -22,7 +27,7 @@ def engine_arguments(geometry: Geometry, fit: Fit) -> list[str]:
         arguments += ["--kv-cache-dtype", "fp8"]
     if fit.gpu.capability and fit.gpu.capability < 8 and geometry.dtype == "bfloat16":
         arguments += ["--dtype", "half"]
-    return arguments + parser_arguments(geometry.parsers)
+    return arguments
 
 
 def parser_arguments(parsers: Parsers) -> list[str]:
