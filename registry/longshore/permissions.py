@@ -22,7 +22,7 @@ _WRITES = {
 }
 _DELETES = {
     "reader": (),
-    "pusher": ("*/guards/*", "*/staging/*"),
+    "pusher": (".longshore/probes/*", "*/guards/*", "*/staging/*"),
     "deployer": (),
     "keeper": (".longshore/probes/*", "*/guards/*", "*/staging/*", "*/trees/*", "*/signatures/*"),
 }

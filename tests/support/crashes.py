@@ -1,8 +1,8 @@
 """Killing a command of the registry at one storage call after another, and looking at what that leaves. Run as a module.
 
-`python -m support.crashes file FOLDER STRIDE` kills at every STRIDE-th call on the file system; `… s3 FOLDER STRIDE BUCKET
-SERVER-FOLDER` before and after every STRIDE-th request to the server that the environment names. It ends with 0 and the
-number of points when all was well, or says what was not.
+`python -m support.crashes file FOLDER STRIDE all` kills at every STRIDE-th call on the file system; `… s3 FOLDER STRIDE push,gc
+BUCKET SERVER-FOLDER` (only these scenarios) before and after every STRIDE-th request to the server that the environment
+names. It ends with 0 and the number of points when all was well, or says what was not.
 """
 
 from __future__ import annotations
@@ -266,7 +266,7 @@ def run_scenario(scenario: Scenario, make_bench: Callable[[str], Bench], arm: Ca
     raise AssertionError
 
 
-def main(kind: str, folder: Path, stride: int, bucket: str = "", server: str = "") -> None:
+def main(kind: str, folder: Path, stride: int, names: str, bucket: str = "", server: str = "") -> None:
     models = [make_model(folder / f"model-{seed}", seed=seed, shards=1) for seed in range(4)]
     other = (folder / "other").as_uri()
     Registry(other, identity="ben").push(models[3], "m:9")
@@ -281,6 +281,8 @@ def main(kind: str, folder: Path, stride: int, bucket: str = "", server: str = "
 
     points = {}
     for scenario in SCENARIOS:
+        if names != "all" and scenario.name not in names.split(","):
+            continue
         if kind == "file":
             points[scenario.name] = run_scenario(scenario, in_folder, kill_at_call, stride)
         else:
