@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import random
+import shutil
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -117,6 +118,7 @@ def test_no_fault_leaves_a_wrong_byte(
         verdict = engine.pull(uri, target, Silent())
         assert {path.name: path.read_bytes() for path in target.glob("*") if path.is_file()} == files
         outcomes["resumed"] += verdict.fetched < verdict.size
+        shutil.rmtree(target)
     assert outcomes["done"] + outcomes["refused"] == number
     assert outcomes["resumed"], "what was right before is not fetched again"
     assert len(faults.met) >= min(len(KINDS), FAULTS // 20)
