@@ -147,3 +147,39 @@ def test_the_documents_examples_print_what_they_show(longshore: CommandLine, smo
     assert found
     for example in found:
         example.check(longshore, longshore.home)
+
+
+def test_pods_get_as_many_gpus_as_the_version_needs(longshore: CommandLine, large: Path, tmp_path: Path) -> None:
+    """The weights are a hole in a file, which a push of 141 GB would read: a smaller one says the same."""
+    small = tmp_path / "small"
+    small.mkdir()
+    config = LARGE | {"num_hidden_layers": 2, "vocab_size": 1024, "num_attention_heads": 28, "num_key_value_heads": 4}
+    config |= {"hidden_size": 28 * 128, "max_position_embeddings": 8_000_000}
+    (small / "config.json").write_text(json.dumps(config))
+    (small / "pytorch_model.bin").write_bytes(bytes(1000))
+    assert longshore("push", small, "m:1", "--no-check").code == 0
+    predictor = longshore("render", "m:1", "--gpu", "t4", "--json").json[-1]["spec"]["predictor"]["model"]
+    assert predictor["resources"]["limits"]["nvidia.com/gpu"] == "1"
+    assert predictor["args"][1] == "--max-model-len"
+    assert int(predictor["args"][2]) < 8_000_000
+    serve = tmp_path / "serve.yaml"
+    serve.write_text("arguments: [--max-model-len=8000000]")
+    assert longshore("push", small, "m:2", "--serve", serve, "--no-check").code == 0
+    predictor = longshore("render", "m:2", "--gpu", "t4", "--json").json[-1]["spec"]["predictor"]["model"]
+    assert predictor["resources"]["limits"]["nvidia.com/gpu"] == "4"
+    assert predictor["args"][1:] == ["--tensor-parallel-size", "4", "--dtype", "half"]
+    serve.write_text("arguments: [--tensor-parallel-size=2]")
+    assert longshore("push", small, "m:3", "--serve", serve, "--no-check").code == 0
+    assert "m:3 says itself how it is divided; say how many GPUs" in longshore("render", "m:3", "--gpu", "t4").error
+    assert longshore("render", "m:1", "--gpu", "t4", "--gpus", "2").code == 2
+    assert "is not in the catalogue" in longshore("render", "m:1", "--gpu", "t5").error
+
+
+def test_a_version_that_needs_several_nodes_is_not_rendered(longshore: CommandLine, tmp_path: Path) -> None:
+    huge = tmp_path / "huge"
+    huge.mkdir()
+    (huge / "config.json").write_text(json.dumps(LARGE | {"hidden_size": 65536, "intermediate_size": 1_000_000}))
+    (huge / "pytorch_model.bin").write_bytes(bytes(1000))
+    assert longshore("push", huge, "m:1", "--no-check").code == 0
+    refused = longshore("render", "m:1", "--gpu", "t4")
+    assert "m:1 does not fit t4: " in refused.error

@@ -52,7 +52,7 @@ def deploy(
             "a pod cannot read this machine's folders", "push the version to a registry in a bucket: --registry s3://…"
         )
     manifest = opened.manifest(version)
-    objects = desired_objects(version, manifest, read_placement(manifest.serving, **placement))
+    objects = desired_objects(version, manifest, read_placement(manifest.serving, version, **placement))
     progress = Stopwatch(open_progress())
     cluster = Cluster(context)
     applied = deployment.apply(cluster, objects, force=force)

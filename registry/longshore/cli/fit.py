@@ -88,7 +88,7 @@ def fit(
         _print(title, geometry, outcomes)
     misfits = [outcome for outcome in outcomes if isinstance(outcome, Misfit)]
     if len(misfits) == len(outcomes):
-        raise _refusal(title, misfits)
+        raise refusal(title, misfits)
 
 
 def _read_target(target: str, registry: str | None) -> tuple[str, Geometry]:
@@ -109,7 +109,8 @@ def _read_file(path: Path) -> dict[str, GPU]:
         raise LongshoreError(f"{path} is not YAML", "write one GPU per key: NAME: {memory_gib: 48, per_node: 4}") from error
 
 
-def _refusal(title: str, misfits: Sequence[Misfit]) -> Refused:
+def refusal(title: str, misfits: Sequence[Misfit]) -> Refused:
+    """What to raise for a model that goes onto none of the GPUs."""
     names = ", ".join(misfit.gpu.name for misfit in misfits)
     advice = misfits[0].advice
     hint = f"what would fit: {'; or '.join(advice)}" if advice else "try other GPUs: longshore fit --list-gpus"

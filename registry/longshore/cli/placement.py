@@ -7,14 +7,25 @@ from typing import Any, TypeVar
 
 import click
 
+from longshore.cli.fit import refusal
 from longshore.fleet.autoscaling import Scaling
+from longshore.version import Version
+from longshore_runtime.errors import LongshoreError
 from longshore_runtime.manifest import ScalingDefaults, Serving
+from longshore_runtime.pull.sources import open_source
+from longshore_runtime.serve.fit.arguments import fit_arguments
+from longshore_runtime.serve.fit.catalogue import find_gpu
+from longshore_runtime.serve.fit.plan import Misfit, fit
+from longshore_runtime.serve.fit.reading import read_geometry
+from longshore_runtime.serve.fit.wishes import read_wish
+from longshore_runtime.serve.options import flatten, group_options
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
 _OPTIONS = (
     click.option("--namespace", "-n", default="default", show_default=True, help="Where the InferenceService goes."),
     click.option("--gpus", type=click.IntRange(0), help="GPUs per pod, 0: the CPU; the version's own wish, or 1."),
+    click.option("--gpu", metavar="NAME", help="The kind of GPU, e.g. h100: pods get as many as the version needs."),
     click.option("--images", metavar="PATH", default="longshore", show_default=True, help="Registry and path of the images."),
     click.option("--service-account", metavar="NAME", help="The account whose secrets open the bucket."),
     click.option("--min", "least", type=click.IntRange(0), help="The least number of pods; the version's own wish, or 1."),
@@ -35,9 +46,11 @@ def placement_options(command: Command) -> Command:
 
 def read_placement(
     serving: Serving,
+    version: Version | None = None,
     *,
     namespace: str,
     gpus: int | None,
+    gpu: str | None = None,
     images: str,
     service_account: str | None,
     least: int | None,
@@ -47,12 +60,17 @@ def read_placement(
     prometheus: str | None,
     scale_query: str | None,
 ) -> Any:
-    """The Placement that the options describe; what they leave out is as the version wishes.
+    """The Placement that the options describe; what they leave out is as the version wishes. `gpu` needs the version.
 
     Imports kserve, which takes seconds.
     """
     from longshore.fleet.objects import Placement
 
+    arguments = None
+    if gpu is not None and version is not None:
+        if gpus is not None:
+            raise click.UsageError("--gpu works out how many GPUs a pod gets: leave --gpus out")
+        gpus, arguments = _divide(version, serving, gpu)
     wish = serving.scaling or ScalingDefaults()
     low = _first(least, wish.min, 1)
     # A limit that is given bounds the wish on its other side.
@@ -61,7 +79,22 @@ def read_placement(
     signal = scale_on or wish.metric or "queue"
     target = scale_target or (wish.target if signal == (wish.metric or "queue") else None)
     scaling = Scaling(low, high, signal, target, prometheus, scale_query)
-    return Placement(namespace, _first(gpus, serving.gpus, 1), images, service_account, scaling)
+    return Placement(namespace, _first(gpus, serving.gpus, 1), images, service_account, scaling, arguments)
+
+
+def _divide(version: Version, serving: Serving, name: str) -> tuple[int, tuple[str, ...]]:
+    """How many GPUs of a kind a pod of the version gets, and the engine's options for that which the version has not set."""
+    gpu, own = find_gpu(name), serving.arguments
+    wish = read_wish([own], gpu.per_node)
+    if wish is None:
+        raise LongshoreError(f"{version.reference} says itself how it is divided", "say how many GPUs that takes: --gpus N")
+    geometry = read_geometry(open_source(version.uri))
+    found = fit(geometry, gpu, wish)
+    if isinstance(found, Misfit):
+        raise refusal(version.reference, [found])
+    taken = {option.name for option in group_options(own)}
+    derived = [option for option in group_options(fit_arguments(geometry, found)) if option.name not in taken]
+    return found.split.gpus, tuple(flatten(derived))
 
 
 def _first(*values: int | None) -> int:

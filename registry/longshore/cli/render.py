@@ -34,7 +34,7 @@ def render(reference: str, folder: Path | None, registry: str | None, as_json: b
     opened = Registry(registry)
     version = opened.resolve(reference)
     manifest = opened.manifest(version)
-    objects = desired_objects(version, manifest, read_placement(manifest.serving, **placement))
+    objects = desired_objects(version, manifest, read_placement(manifest.serving, version, **placement))
     if urlsplit(version.uri).scheme == "file":
         click.echo("note: a pod cannot read this machine's folders; push to s3:// before you apply this", err=True)
     if folder is not None:

@@ -50,7 +50,8 @@ GIB = 1024**3
 class Placement:
     """Where and how a version is served; `gpus` per replica (0: the CPU), `images` the registry and path of ours.
 
-    `service_account` names the account whose secrets the pull uses.
+    `service_account` names the account whose secrets the pull uses. `arguments` are the engine's options for dividing
+    the model among the GPUs, by default each layer over all of them.
     """
 
     namespace: str = "default"
@@ -58,6 +59,7 @@ class Placement:
     images: str = "longshore"
     service_account: str | None = None
     scaling: Scaling = field(default_factory=Scaling)
+    arguments: tuple[str, ...] | None = None
 
 
 def desired_objects(version: Version, manifest: Manifest, placement: Placement) -> list[Object]:
@@ -145,7 +147,9 @@ def inference_service(version: Version, manifest: Manifest, placement: Placement
     check_scaling(placement.scaling)
     name = service_name(version.model, version.version, placement.namespace)
     args = [f"--served-model-name={version.model}"]
-    if placement.gpus > 1:
+    if placement.arguments is not None:
+        args += placement.arguments
+    elif placement.gpus > 1:
         args.append(f"--tensor-parallel-size={placement.gpus}")
     predictor = kserve.V1beta1PredictorSpec(
         **predictor_fields(placement.scaling, name, placement.namespace),
