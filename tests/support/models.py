@@ -87,6 +87,32 @@ def _random_bytes(numbers: random.Random, count: int) -> bytes:
     return b"".join(numbers.randbytes(min(MEBI, count - start)) for start in range(0, count, MEBI))
 
 
+def write_gguf(path: Path, *, tokens: int = 1000) -> Path:
+    """A GGUF file of two layers, as the format's own library writes it."""
+    import gguf as reference
+    import numpy as np
+
+    writer = reference.GGUFWriter(path, "llama")
+    writer.add_context_length(4096)
+    writer.add_embedding_length(64)
+    writer.add_block_count(2)
+    writer.add_feed_forward_length(128)
+    writer.add_head_count(4)
+    writer.add_head_count_kv(2)
+    writer.add_token_list([f"token-{number}-{'x' * 40}" for number in range(tokens)])
+    writer.add_chat_template("{{ messages }}")
+    writer.add_array("llama.numbers", [1, 2, 3])
+    writer.add_tensor("token_embd.weight", np.zeros((1000, 64), dtype=np.float16))
+    writer.add_tensor("blk.0.attn_q.weight", np.zeros((64, 64), dtype=np.float32))
+    quantised = reference.quants.quantize(np.zeros((64, 64), dtype=np.float32), reference.GGMLQuantizationType.Q4_1)
+    writer.add_tensor("blk.1.attn_q.weight", quantised, raw_dtype=reference.GGMLQuantizationType.Q4_1)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    return path
+
+
 def find_smollm2() -> Path:
     """The real small model: 269 MB of safetensors shards, made once and kept outside the tree."""
     path = Path(__file__).resolve().parents[2] / "examples" / "smollm2.py"

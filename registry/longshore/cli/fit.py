@@ -147,8 +147,9 @@ def _describe(geometry: Geometry) -> Iterator[tuple[str, str]]:
     yield "weights", f"{_gib(geometry.weights.total)} ({method})"
     yield "layers", ", ".join(_describe_layers(layers) for layers in geometry.layers) or f"{geometry.layer_count}, no cache"
     if geometry.heads:
-        heads = f"{geometry.heads} heads, {geometry.kv_heads} KV heads of {geometry.head_dim}"
-        yield "attention", f"{geometry.attention}: {heads}"
+        latent = next((layers.width for layers in geometry.layers if layers.kind == "latent"), 0)
+        keys = f"one latent vector of {latent}" if latent else f"{geometry.kv_heads} KV heads of {geometry.head_dim}"
+        yield "attention", f"{geometry.attention}: {geometry.heads} heads, {keys}"
     if experts := geometry.experts:
         yield "experts", f"{experts.chosen} of {experts.count} per token in {experts.layers} layers"
     if geometry.context:

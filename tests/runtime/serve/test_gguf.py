@@ -3,34 +3,11 @@ from __future__ import annotations
 from pathlib import Path
 
 import gguf as reference
-import numpy as np
 import pytest
 
 from longshore_runtime.errors import InvalidModel
 from longshore_runtime.serve.gguf import FIRST_READ, TYPES, Header, config_of, read_gguf
-
-
-def write(path: Path, *, tokens: int = 1000) -> Path:
-    """A model as the format's own library writes it."""
-    writer = reference.GGUFWriter(path, "llama")
-    writer.add_context_length(4096)
-    writer.add_embedding_length(64)
-    writer.add_block_count(2)
-    writer.add_feed_forward_length(128)
-    writer.add_head_count(4)
-    writer.add_head_count_kv(2)
-    writer.add_token_list([f"token-{number}-{'x' * 40}" for number in range(tokens)])
-    writer.add_chat_template("{{ messages }}")
-    writer.add_array("llama.numbers", [1, 2, 3])
-    writer.add_tensor("token_embd.weight", np.zeros((1000, 64), dtype=np.float16))
-    writer.add_tensor("blk.0.attn_q.weight", np.zeros((64, 64), dtype=np.float32))
-    quantised = reference.quants.quantize(np.zeros((64, 64), dtype=np.float32), reference.GGMLQuantizationType.Q4_1)
-    writer.add_tensor("blk.1.attn_q.weight", quantised, raw_dtype=reference.GGMLQuantizationType.Q4_1)
-    writer.write_header_to_file()
-    writer.write_kv_data_to_file()
-    writer.write_tensors_to_file()
-    writer.close()
-    return path
+from support.models import write_gguf
 
 
 def read(path: Path, asked: list[int] | None = None) -> Header:
@@ -45,7 +22,7 @@ def read(path: Path, asked: list[int] | None = None) -> Header:
 
 
 def test_what_the_formats_library_writes_is_read(tmp_path: Path) -> None:
-    header = read(write(tmp_path / "m.gguf"))
+    header = read(write_gguf(tmp_path / "m.gguf"))
     assert header.values["tokenizer.chat_template"] == "{{ messages }}"
     assert header.values["llama.numbers"] == [1, 2, 3]
     assert {name: (tensor.dtype, tensor.elements, tensor.size) for name, tensor in header.tensors.items()} == {
@@ -61,7 +38,7 @@ def test_what_the_formats_library_writes_is_read(tmp_path: Path) -> None:
 
 
 def test_a_long_header_is_read_in_parts(tmp_path: Path) -> None:
-    path = write(tmp_path / "m.gguf", tokens=50_000)
+    path = write_gguf(tmp_path / "m.gguf", tokens=50_000)
     asked: list[int] = []
     assert config_of(read(path, asked))["vocab_size"] == 50_000
     assert len(asked) > 1
@@ -75,7 +52,7 @@ def test_the_types_are_those_of_the_formats_library() -> None:
 
 @pytest.mark.parametrize("damage", ["empty", "short", "magic", "version", "type"])
 def test_damage_is_named(tmp_path: Path, damage: str) -> None:
-    data = write(tmp_path / "m.gguf").read_bytes()
+    data = write_gguf(tmp_path / "m.gguf").read_bytes()
     spoilt = {
         "empty": b"",
         "short": data[:500],

@@ -146,7 +146,9 @@ def kv_heads(config: Config) -> int:
 
 
 def key_size(config: Config) -> int:
-    """Elements of one head's key."""
+    """Elements of one head's key; with a latent vector, of what is made of it."""
+    if config.count("kv_lora_rank"):
+        return config.count("qk_nope_head_dim") + config.count("qk_rope_head_dim")
     hidden, count = config.count("hidden_size", "n_embd", "d_model"), heads(config)
     return config.count("head_dim", "attention_head_dim", "hidden_size_per_head") or (hidden // count if count else 0)
 

@@ -20,7 +20,7 @@ from longshore_runtime.serve.fit.config import Config
 from longshore_runtime.serve.fit.geometry import Geometry, Parts, Quantization, Task
 from longshore_runtime.serve.fit.parsers import choose_parsers
 from longshore_runtime.serve.fit.quantization import read_quantization
-from longshore_runtime.serve.fit.weights import HEAD, estimate, measure, scale_to
+from longshore_runtime.serve.fit.weights import BYTES, HEAD, estimate, loaded_width, main_dtype, measure, scale_to
 from longshore_runtime.serve.safetensors import Tensor, read_header_with
 
 PARALLEL_READS = 16
@@ -104,11 +104,11 @@ def make_geometry(
     packed, architecture = read_quantization(config), str(next(iter(config.items("architectures")), ""))
     counted = counting.count_parameters(text, _count_towers(config))
     tied, layers = counting.is_tied(text), text.count("num_hidden_layers", "n_layer", "n_layers", "num_layers")
-    dtype = config.text("dtype", "torch_dtype") or text.text("dtype", "torch_dtype") or "bfloat16"
+    dtype = config.text("dtype", "torch_dtype") or text.text("dtype", "torch_dtype") or main_dtype(tensors or {})
     parts, active = counted.parts, counted.active
     if tensors:
         tied = (tied and "tie_word_embeddings" in text.content) or not any(map(HEAD.search, tensors))
-        weights, told = measure(tensors, layers, tied)
+        weights, told = measure(tensors, layers, tied, narrow=dtype == "float32" and packed is None)
         if told:
             parts, active = told, told.total - _idle(told, text)
         elif weights.towers:
@@ -116,7 +116,8 @@ def make_geometry(
             parts = replace(parts, towers=weights.towers // 2)
     else:
         weights = estimate(parts, dtype, packed)
-        weights = scale_to(weights, size) if size else weights
+        stored = size * loaded_width(dtype) // BYTES.get(dtype, 2)
+        weights = scale_to(weights, stored) if size else weights
     return Geometry(
         architecture=architecture,
         model_type=config.text("model_type"),

@@ -11,6 +11,7 @@ from longshore_runtime.serve.fit.geometry import Parts, Quantization
 from longshore_runtime.serve.safetensors import Tensor
 
 BYTES = {"float32": 4, "float16": 2, "bfloat16": 2, "float64": 8}
+FLOATS = {"F32": "float32", "F16": "float16", "BF16": "bfloat16", "F64": "float64"}
 PACKED = frozenset({"I32", "I64", "U8", "I8"})
 """Formats of tensors whose elements are several weights each."""
 
@@ -22,8 +23,13 @@ LAYER = re.compile(r"(?:^|\.)(?:layers|h|blk|blocks)\.(\d+)\.")
 SCALE = re.compile(r"(scale|scale_inv|scales|zeros|qzeros|g_idx)$")
 
 
-def measure(tensors: Mapping[str, Tensor], layers: int, tied: bool) -> tuple[Parts, Parts | None]:
-    """Bytes by part, and parameters by part, or None where weights are packed.
+def loaded_width(dtype: str) -> int:
+    """Bytes of a plain weight in the engine: vLLM computes in 16 bits where weights have 32 (`--dtype auto`)."""
+    return min(2, BYTES.get(dtype, 2))
+
+
+def measure(tensors: Mapping[str, Tensor], layers: int, tied: bool, narrow: bool = False) -> tuple[Parts, Parts | None]:
+    """Bytes by part, and parameters by part, or None where weights are packed; `narrow` halves those of 32 bits.
 
     Left out is what an engine does not load: a second copy of a tied embedding, and the layers after the last,
     which only guess tokens ahead (multi-token prediction).
@@ -34,7 +40,7 @@ def measure(tensors: Mapping[str, Tensor], layers: int, tied: bool) -> tuple[Par
         part = _part_of(name, layers)
         if part == "ahead" or (part == "head" and tied):
             continue
-        sizes[part] += tensor.size
+        sizes[part] += tensor.size // 2 if narrow and tensor.dtype == "F32" else tensor.size
         packed = packed or tensor.dtype in PACKED
         if not SCALE.search(name):
             elements[part] += tensor.elements
@@ -53,9 +59,17 @@ def _part_of(name: str, layers: int) -> str:
     return "head" if HEAD.search(name) else "layers"
 
 
+def main_dtype(tensors: Mapping[str, Tensor]) -> str:
+    """The floating-point format of most elements, where config.json does not say; bfloat16 where nothing does."""
+    counts = Counter[str]()
+    for tensor in tensors.values():
+        counts[FLOATS.get(tensor.dtype, "bfloat16")] += tensor.elements
+    return counts.most_common(1)[0][0] if counts else "bfloat16"
+
+
 def estimate(parameters: Parts, dtype: str, quantization: Quantization | None) -> Parts:
     """Bytes of so many parameters. What is packed is the layers (with MXFP4 the experts alone); all else keeps its format."""
-    width = BYTES.get(dtype, 2)
+    width = loaded_width(dtype)
     plain = Parts(*(width * count for count in vars(parameters).values()))
     if quantization is None:
         return plain

@@ -16,7 +16,7 @@ from longshore_runtime.serve.fit.config import Config
 from longshore_runtime.serve.fit.geometry import Experts, Parts
 from longshore_runtime.serve.fit.plan import fit
 from longshore_runtime.serve.fit.reading import make_geometry, read_geometry
-from support.models import CONFIG, safetensors
+from support.models import CONFIG, safetensors, write_gguf
 from support.published import MODELS
 
 BY_NAME = {model.name: model for model in MODELS}
@@ -241,3 +241,23 @@ def test_strange_configurations_raise_nothing_else() -> None:
                 fit(read_geometry(tree), CATALOGUE["h100"])
             except InvalidModel as error:
                 assert error.hint  # noqa: PT017
+
+
+@pytest.mark.parametrize("said", ["float32", None])
+def test_weights_of_32_bits_are_loaded_in_16(said: str | None) -> None:
+    wide = {name: ("F32", shape, bytes(2 * len(data))) for name, (_, shape, data) in llama().items()}
+    narrow = read_geometry(folder(model__safetensors=safetensors(llama())))
+    found = read_geometry(folder({"torch_dtype": said} if said else {}, model__safetensors=safetensors(wide)))
+    assert (found.dtype, found.weights, found.parameters) == ("float32", narrow.weights, narrow.parameters)
+    unread = read_geometry(folder({"torch_dtype": "float32"}, pytorch_model__bin=bytes(2 * narrow.weights.total)))
+    assert unread.weights == narrow.weights
+
+
+def test_a_gguf_brings_its_own_configuration(tmp_path: Path) -> None:
+    write_gguf(tmp_path / "m.gguf")
+    found = read_geometry(FileSource(tmp_path.as_uri()))
+    assert (found.model_type, found.layer_count, found.kv_heads, found.head_dim, found.context) == ("llama", 2, 2, 16, 4096)
+    assert found.parameters == 64000 + 4096 + 4096
+    assert found.quantization
+    assert found.quantization.method == "gguf"
+    assert found.weights.embedding == 128000
