@@ -17,6 +17,7 @@ from longshore_runtime import paths
 from longshore_runtime.blobs import Blob, LocalBlob
 from longshore_runtime.errors import InvalidModel
 from longshore_runtime.manifest import ModelFacts
+from longshore_runtime.serve import gguf
 from longshore_runtime.serve.safetensors import Tensor, read_tensors
 
 CONFIG, ADAPTER_CONFIG = "config.json", "adapter_config.json"
@@ -47,6 +48,8 @@ def facts_of(files: Mapping[str, Blob]) -> ModelFacts:
     Raises InvalidModel, naming the file, when the files cannot be a model that an engine loads.
     """
     if CONFIG not in files and ADAPTER_CONFIG not in files:
+        if gguf_files := sorted(path for path in files if path.endswith(".gguf")):
+            return _read_gguf_facts(files, gguf_files)
         raise InvalidModel(
             f"there is no {CONFIG} among the files",
             f"name the folder of a Hugging Face model (or of an adapter, with {ADAPTER_CONFIG})",
@@ -65,6 +68,22 @@ def facts_of(files: Mapping[str, Blob]) -> ModelFacts:
         chat_template=_has_chat_template(files),
         base_model=_text(_read_json(files, ADAPTER_CONFIG).get("base_model_name_or_path")),
         **_read_shape(_mapping(config.get("text_config")) or config),
+    )
+
+
+def _read_gguf_facts(files: Mapping[str, Blob], names: list[str]) -> ModelFacts:
+    """The facts in the headers of GGUF files, which are shards of one model; the first has its configuration."""
+    headers = [gguf.read_gguf(files[name].read, files[name].size, name) for name in names]
+    tensors = {name: tensor for header in headers for name, tensor in header.tensors.items()}
+    config = gguf.config_of(headers[0])
+    return ModelFacts(
+        model_type=_text(config["model_type"]),
+        weight_bytes=sum(files[name].size for name in names),
+        parameters=sum(tensor.elements for tensor in tensors.values()) or None,
+        dtype=_main_dtype(tensors),
+        quantization="gguf",
+        chat_template="tokenizer.chat_template" in headers[0].values,
+        **_read_shape(config),
     )
 
 

@@ -10,7 +10,7 @@ from longshore_runtime.errors import InvalidModel
 from longshore_runtime.manifest import ModelFacts
 from longshore_runtime.serve.facts import read_facts
 from longshore_runtime.serve.safetensors import read_header
-from support.models import make_model, safetensors
+from support.models import make_model, safetensors, write_gguf
 
 PARAMETERS = 128 * 64 + 64 + 2 * (2 * 64 * 64 + 2 * 32 * 64 + 3 * 21 * 64 + 2 * 64)
 """Of the small model: embeddings and the last norm; two layers of attention, MLP and norms."""
@@ -66,6 +66,28 @@ def test_an_adapter_names_its_base(tmp_path: Path) -> None:
     (tmp_path / "adapter_config.json").write_text(json.dumps({"base_model_name_or_path": "org/base"}))
     (tmp_path / "adapter_model.safetensors").write_bytes(safetensors({"lora_A": ("F16", [1], b"ab")}))
     assert facts_of(tmp_path).base_model == "org/base"
+
+
+def test_a_gguf_tells_its_facts_without_a_configuration(tmp_path: Path) -> None:
+    path = write_gguf(tmp_path / "m.gguf")
+    assert facts_of(tmp_path) == ModelFacts(
+        model_type="llama",
+        parameters=72192,
+        weight_bytes=path.stat().st_size,
+        dtype="float16",
+        quantization="gguf",
+        context_length=4096,
+        hidden_size=64,
+        layers=2,
+        attention_heads=4,
+        kv_heads=2,
+        head_dim=16,
+        vocabulary_size=1000,
+        chat_template=True,
+    )
+    path.write_bytes(path.read_bytes()[:100])
+    with pytest.raises(InvalidModel, match=r"m\.gguf is damaged or cut short"):
+        facts_of(tmp_path)
 
 
 def test_a_broken_index_in_a_subfolder_is_seen(model: Path) -> None:
