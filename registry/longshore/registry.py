@@ -117,6 +117,14 @@ class Registry:
         """All labels that are taken, those of deleted versions too."""
         return [layout.version_of(key) for key in self._store.list_keys(layout.versions_folder(check_model(model)))]
 
+    def require_model(self, model: str) -> None:
+        """Raise NotFound unless the model has a version, be it a deleted one. One LIST."""
+        if next(self._store.list_keys(layout.versions_folder(check_model(model)), limit=1), None) is None:
+            raise self._no_model(model)
+
+    def _no_model(self, model: str) -> NotFound:
+        return NotFound(f"{self.uri} has no model {model}", f"push it: longshore push DIRECTORY {model}")
+
     def deleted(self, model: str) -> list[str]:
         """The labels of a model's deleted versions, in ascending order."""
         return sorted(deletion.list_deleted(self._store, check_model(model)))
@@ -131,7 +139,7 @@ class Registry:
         live = (stored for stored in found if layout.version_of(stored.key) not in deleted)
         newest = heapq.nlargest(limit, live, key=lambda stored: stored.modified) if limit else list(live)
         if not newest:
-            raise NotFound(f"{self.uri} has no model {model}", f"push it: longshore push DIRECTORY {model}")
+            raise self._no_model(model)
         with ThreadPoolExecutor(_PARALLEL_READS) as pool:
             versions = list(pool.map(lambda stored: self.find(model, layout.version_of(stored.key)), newest))
         return sorted((version for version in versions if version), key=lambda version: (version.created, version.version))

@@ -52,6 +52,11 @@ def test_the_log_says_who_did_what(pushed: CommandLine, tmp_path: Path) -> None:
     assert len(pushed("log", "m", "-n", "2").out.splitlines()) == 3
 
 
+@pytest.mark.parametrize("command", ["log", "history"])
+def test_a_model_that_is_not_there_is_no_empty_table(longshore: CommandLine, command: str) -> None:
+    assert "has no model nope; push it: longshore push DIRECTORY nope" in longshore(command, "nope").error
+
+
 def test_a_log_that_cannot_be_written_undoes_nothing(pushed: CommandLine) -> None:
     (pushed.registry / "m/events").rename(pushed.registry / "m/old")
     (pushed.registry / "m/events").touch()

@@ -89,7 +89,8 @@ def history(model: str, alias: str | None, limit: int | None, registry: str | No
     opened = Registry(registry)
     aliases = [alias] if alias else list(opened.aliases(model))
     found = (move for name in aliases for move in islice(opened.history(model, name), limit))
-    moves = sorted(found, key=lambda move: move.at, reverse=True)[:limit]
+    if not (moves := sorted(found, key=lambda move: move.at, reverse=True)[:limit]):
+        opened.require_model(model)
     if as_json:
         print_json(moves)
         return

@@ -78,7 +78,7 @@ def _lines(changes: Iterable[Change]) -> Iterator[str]:
 def _describe_tensors(tensors: Tensors, read: int) -> Iterator[str]:
     kinds = ("added", "removed", "reshaped", "retyped", "changed", "undecided")
     counts = [f"{len(found)} {kind}" for kind in kinds if (found := getattr(tensors, kind))]
-    yield f"tensors  {', '.join(counts)}; {tensors.same} of the files that differ are the same ({format_size(read)} read)"
+    yield f"tensors  {', '.join(counts)}; {tensors.same} others in these files are the same ({format_size(read)} read)"
     shown = [*tensors.added, *tensors.removed, *tensors.reshaped, *tensors.retyped]
     lines = [*_lines(shown), *(f"  ~ {name}" for name in tensors.changed), *(f"  ? {name}" for name in tensors.undecided)]
     yield from lines[:_SHOWN]

@@ -19,7 +19,9 @@ from longshore.registry import Registry
 @json_option
 def log(model: str, limit: int | None, registry: str | None, as_json: bool) -> None:
     """Show what was done to a model, newest first."""
-    events = list(islice(Registry(registry).log(model), limit))
+    opened = Registry(registry)
+    if not (events := list(islice(opened.log(model), limit))):
+        opened.require_model(model)
     if as_json:
         print_json([event.model_dump(exclude={"schema_version"}, exclude_none=True) for event in events])
     else:
