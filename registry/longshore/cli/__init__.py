@@ -16,7 +16,7 @@ from longshore_runtime.errors import LongshoreError
 from longshore_runtime.lookup import load
 
 COMMANDS = {
-    "push": ("push:push", "Commit a directory, or a model from a hub, as a version of a model."),
+    "push": ("push:push", "Commit a directory, or what lies at an address, as a version of a model."),
     "list": ("read:list_", "List models, or the versions of one."),
     "show": ("read:show", "Show what a version is: files, digests, model facts."),
     "pull": ("transfer:pull", "Bring a version into a folder, every byte verified."),
