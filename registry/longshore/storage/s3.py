@@ -214,6 +214,9 @@ class S3Store(s3.S3Folder):
         if scheme != "s3":
             return False
         bucket, _, name = place.partition("/")
+        own = source.startswith(f"{self.uri}/")
+        if own and not self.holds(source.removeprefix(f"{self.uri}/"), content, lanes):
+            return False
         with s3.explained(self.uri_of(key)):
             try:
                 with self._making:
@@ -224,9 +227,9 @@ class S3Store(s3.S3Folder):
                 if s3.is_refusal(error) or (status >= 500 and status != 501):
                     raise
                 return False  # gone or replaced since, or a store that cannot: it will be sent
-        # What lies elsewhere may have changed since it was digested: the new object is judged by its own bytes.
+        # What lies elsewhere may have changed since it was digested: its copy is judged by its own bytes.
         judged = self._checksum is CRC64 and content.file.size <= self.copy_limit
-        return self.holds(key, content, lanes, reread=not judged and not source.startswith(f"{self.uri}/"))
+        return self.holds(key, content, lanes, reread=not judged and not own)
 
     def _upload(self, key: str, content: Content) -> Upload:
         return Upload(self._bulk, self._patient, self.bucket, self.prefix + key, content)
