@@ -196,8 +196,9 @@ class S3Store(s3.S3Folder):
                     upload.put(checksum, lanes, told)
                     break
                 except (ClientError, BotoCoreError) as error:
-                    # Another pusher of the same bytes may have finished the upload that both were sending parts of.
-                    if may_succeed_again(error) and self.holds(key, content, lanes):
+                    # Another pusher of the same bytes may have finished the upload that both were sending parts of. What is
+                    # left of it then is unknown to most stores; versitygw fails over it, however often it is asked.
+                    if (may_succeed_again(error) or _is_failure(error)) and self.holds(key, content, lanes):
                         break
                     if not left or not may_succeed_again(error):
                         raise
@@ -223,8 +224,7 @@ class S3Store(s3.S3Folder):
                     upload = self._upload(key, content)
                 upload.copy(bucket, name, self.copy_limit, lanes)
             except ClientError as error:
-                status = error.response["ResponseMetadata"].get("HTTPStatusCode", 500)
-                if s3.is_refusal(error) or (status >= 500 and status != 501):
+                if s3.is_refusal(error) or _is_failure(error):
                     raise
                 return False  # gone or replaced since, or a store that cannot: it will be sent
         # What lies elsewhere may have changed since it was digested: its copy is judged by its own bytes.
@@ -277,3 +277,11 @@ class _Once:
         """The file is done."""
         if self._left:
             self(self._left)
+
+
+def _is_failure(error: ClientError | BotoCoreError) -> bool:
+    """Whether the store itself failed, rather than refused; that it does not know how is a refusal."""
+    if not isinstance(error, ClientError):
+        return False
+    status = error.response["ResponseMetadata"].get("HTTPStatusCode", 500)
+    return bool(status >= 500 and status != 501)

@@ -301,5 +301,5 @@ def test_a_disk_without_inodes_is_named_with_the_numbers(
         return os.statvfs_result((*real(path)[:7], 3, *real(path)[8:]))
 
     monkeypatch.setattr(os, "statvfs", statvfs)
-    with pytest.raises(StoreFailed, match=r"has room for 3 more files and 6 are still to come"):
+    with pytest.raises(StoreFailed, match=r"has room for 3 more files and 7 are still to come"):
         engine.pull(tree_uri, tmp_path / "target", Silent())
