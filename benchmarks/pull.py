@@ -29,6 +29,7 @@ from xml.sax.saxutils import escape
 from benchmarks.report import print_goal, print_table
 
 from longshore import Registry
+from support.disk import on_disk
 from support.models import make_model
 from testbed.build import cache_folder, manifests, say
 from testbed.certificate import make_certificate
@@ -339,14 +340,6 @@ def measure_resumption(endpoints: Mapping[str, str], folder: Path, size: int) ->
         done = subprocess.run([*command, str(target)], env=environment, capture_output=True, text=True, check=True)
         fetched: int = json.loads(done.stdout.splitlines()[-1])["fetched"]
     return fetched / size
-
-
-def on_disk(folder: Path) -> int:
-    total = 0
-    for file in folder.rglob("*"):
-        with contextlib.suppress(FileNotFoundError):
-            total += file.stat().st_blocks * 512 if file.is_file() else 0
-    return total
 
 
 if __name__ == "__main__":

@@ -18,6 +18,7 @@ import pytest
 import yaml
 
 from support.command import CommandLine
+from support.disk import on_disk
 from support.models import flip_byte
 from support.servers import KEY, SECRET, S3Server, run_versitygw
 from support.throttle import run_throttle
@@ -247,12 +248,3 @@ def peak_memory(process: int) -> int:
 def volume_of(node: Node, pod: dict[str, Any]) -> Path:
     """Where the model of a pod lies on this machine."""
     return node.folder / "kubelet/pods" / pod["metadata"]["uid"] / "volumes/kubernetes.io~empty-dir/kserve-provision-location"
-
-
-def on_disk(folder: Path) -> int:
-    """Bytes of whole files and parts of files."""
-    total = 0
-    for file in folder.rglob("*"):
-        with contextlib.suppress(FileNotFoundError):
-            total += file.stat().st_blocks * 512 if file.is_file() else 0
-    return total
