@@ -13,7 +13,8 @@ from typing import TextIO
 
 from longshore_runtime.manifest import Serving
 from longshore_runtime.progress import Progress
-from longshore_runtime.pull.engine import Verdict, pull
+from longshore_runtime.pull.engine import pull
+from longshore_runtime.pull.verdict import Verdict
 from longshore_runtime.serve.engines import open_engine
 from longshore_runtime.serve.engines.port import Task
 from longshore_runtime.serve.launcher import Launcher, require_free_port

@@ -31,9 +31,10 @@ from longshore_runtime.errors import Corrupt, LongshoreError, NotFound, Refused
 from longshore_runtime.manifest import Manifest, Serving, parse
 from longshore_runtime.names import RESERVED, check_label, check_model
 from longshore_runtime.progress import Progress, Silent
-from longshore_runtime.pull.engine import Verdict, pull
+from longshore_runtime.pull.engine import pull
 from longshore_runtime.pull.patterns import EVERYTHING, Patterns
 from longshore_runtime.pull.sources import open_source
+from longshore_runtime.pull.verdict import Verdict
 from longshore_runtime.pull.verification import Finding, verify
 
 _PARALLEL_READS = 16

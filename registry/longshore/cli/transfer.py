@@ -15,11 +15,11 @@ from longshore.cli.target import Target, find_target
 from longshore.signing import Trust, keep_bundles, kept_bundles, require_signature, select_trusted
 from longshore_runtime.errors import NotFound, Refused
 from longshore_runtime.progress import format_size
-from longshore_runtime.pull.engine import Verdict
 from longshore_runtime.pull.engine import pull as pull_tree
 from longshore_runtime.pull.patterns import Patterns
 from longshore_runtime.pull.sources import open_source
 from longshore_runtime.pull.sources.file import split_uri
+from longshore_runtime.pull.verdict import Verdict
 from longshore_runtime.pull.verification import (
     Finding,
     compare_listing,

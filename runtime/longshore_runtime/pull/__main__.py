@@ -18,10 +18,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
 
-from longshore_runtime.addresses import redact
+from longshore_runtime.addresses import pinned_digest, redact
 from longshore_runtime.errors import Interrupted, LongshoreError
 from longshore_runtime.progress import Lines
-from longshore_runtime.pull.engine import pinned_digest, pull
+from longshore_runtime.pull.engine import pull
 from longshore_runtime.pull.patterns import read_patterns
 from longshore_runtime.termination import leave_message
 

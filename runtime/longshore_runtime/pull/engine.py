@@ -10,17 +10,17 @@ that the folder is complete.
 from __future__ import annotations
 
 import os
-import re
 import shutil
 import threading
 import time
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any, Literal
+from typing import IO
 
 from longshore_runtime import paths, tree
+from longshore_runtime.addresses import pinned_digest
 from longshore_runtime.errors import Corrupt, NotFound, Refused, StoreFailed
 from longshore_runtime.limits import read_memory_limit
 from longshore_runtime.manifest import CHUNK_SIZE, Manifest
@@ -31,9 +31,9 @@ from longshore_runtime.pull.patterns import EVERYTHING, Patterns
 from longshore_runtime.pull.sources import open_source
 from longshore_runtime.pull.sources.port import Entry, Source
 from longshore_runtime.pull.transfer import WORKERS, Chunk, for_each_chunk, read_chunk, split_entry, split_file
+from longshore_runtime.pull.verdict import Verdict, Verified
 from longshore_runtime.pull.verification import compare_listing, read_manifest, refuse
 
-_DIGEST_PATH = re.compile(r"/trees/([0-9a-f]{64})/?$")
 _PARTIAL = f"{paths.METADATA}/partial"
 _JOURNAL = f"{paths.METADATA}/journal"
 _ARCHIVE = f"{paths.METADATA}/archive"
@@ -41,31 +41,8 @@ _ARCHIVE = f"{paths.METADATA}/archive"
 _OWN_MEMORY = 256 * 1024**2
 """Bytes that a pull uses itself, at most."""
 
-Verified = Literal["digest", "manifest", "hub", "checksum", "size"]
-
-
-@dataclass(frozen=True)
-class Verdict:
-    """What a pull did, and in `verified` against what the bytes were held.
-
-    `digest`: a manifest whose own digest was expected; `manifest`: the one found beside the files; `hub`: the
-    digests that a hub publishes of its files; `checksum`: the one that the address carried; `size`: nothing but
-    the sizes that the source listed, because it publishes no more. `revision` is the one that a hub was asked for.
-    """
-
-    source: str
-    target: str
-    digest: str | None
-    revision: str | None
-    verified: Verified
-    files: int
-    size: int
-    fetched: int
-    seconds: float
-
-    def as_dict(self) -> dict[str, Any]:
-        """For JSON: sizes in bytes."""
-        return asdict(self)
+Approve = Callable[[Source, Manifest | None], None]
+"""Judges a tree by its manifest before anything of it is fetched; raises LongshoreError to refuse it."""
 
 
 def pull(
@@ -75,18 +52,21 @@ def pull(
     digest: str | None = None,
     patterns: Patterns = EVERYTHING,
     others: Collection[Path] = (),
+    approve: Approve | None = None,
 ) -> Verdict:
     """Bring the tree at `uri` into the folder `target`, which then holds exactly its files.
 
     `digest` (hex) is what the manifest must have; a `…/trees/<digest>` address implies it. `patterns` choose
     among the files of a tree that has no manifest. What lies in `others`, folders that may be inside of the
-    target, belongs to other pulls. Raises LongshoreError and leaves only verified files (and what a later call
-    resumes from) otherwise.
+    target, belongs to other pulls. `approve` may refuse the tree before any of it is fetched. Raises LongshoreError
+    and leaves only verified files (and what a later call resumes from) otherwise.
     """
     started = time.monotonic()
     source = open_source(uri)
     digest = digest or pinned_digest(uri) or source.digest
     manifest = read_manifest(source, digest)
+    if approve is not None:
+        approve(source, manifest)
     entries = list(source.list_files())
     if manifest is None:
         entries = choose_entries(source, entries, patterns)
@@ -131,12 +111,6 @@ class _Place:
             raise Refused(
                 f"{self.folder} already holds {strangers[0]!r}, which {uri} does not have", "pull into an empty folder"
             )
-
-
-def pinned_digest(uri: str) -> str | None:
-    """The digest (hex) that an address `…/trees/<digest>` implies."""
-    found = _DIGEST_PATH.search(uri)
-    return found[1] if found else None
 
 
 def _have_tree(
