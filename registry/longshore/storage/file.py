@@ -15,7 +15,7 @@ from pathlib import Path
 from longshore.storage.content import Content, local_content
 from longshore.storage.lanes import Lanes
 from longshore.storage.port import Created, Stored, Unfinished
-from longshore_runtime.errors import Refused, StoreFailed
+from longshore_runtime.errors import Interrupted, Refused, StoreFailed
 from longshore_runtime.pull.sources.file import split_uri
 
 _PLACE_ATTEMPTS = 20
@@ -34,12 +34,14 @@ class FileStore:
         with self._explained(key), self._draft() as draft:
             draft.write_bytes(data)
             _sync(draft)
-            target = self._path(key)
-            try:
-                _place(draft, target, os.link)
-            except FileExistsError:
-                return Created(False, target.read_bytes())
-            return Created(True, data)
+            for _ in range(_PLACE_ATTEMPTS):
+                try:
+                    _place(draft, self._path(key), os.link)
+                    return Created(True, data)
+                except FileExistsError:
+                    if (stored := self.read(key)) is not None:
+                        return Created(False, stored)
+            raise Interrupted(f"others keep creating and removing {self.uri}/{key}", "run the command again")
 
     def read(self, key: str) -> bytes | None:
         with self._explained(key):
@@ -230,7 +232,8 @@ def _make_folder(folder: Path) -> None:
     """Create a folder and its missing parents so that they survive a crash."""
     missing = [parent for parent in (folder, *folder.parents) if not parent.exists()]
     for parent in reversed(missing):
-        parent.mkdir(exist_ok=True)
+        with suppress(FileExistsError):  # mkdir's own exist_ok raises this where the folder comes and goes
+            parent.mkdir()
         _sync(parent.parent)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -104,6 +105,24 @@ def test_creating_while_the_folder_is_pruned_succeeds(store: Store) -> None:
     with ThreadPoolExecutor(4) as pool:
         list(pool.map(come_and_go, range(4)))
     assert list(store.list_tree("")) == []
+
+
+@pytest.mark.parametrize("root", ["file"], indirect=True)
+def test_a_folder_that_was_created_and_pruned_by_others_in_between_is_created_again(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store.create("other", b"{}")
+    make, overtaken = os.mkdir, []
+
+    def make_after_others(path: Path, *arguments: int) -> None:
+        if Path(path).name == "m" and not overtaken:
+            overtaken.append(path)
+            raise FileExistsError  # and gone by the time anybody looks
+        make(path, *arguments)
+
+    monkeypatch.setattr("os.mkdir", make_after_others)
+    assert store.create("m/record.json", b"{}").won
+    assert overtaken
 
 
 def test_a_store_shows_that_it_refuses_to_overwrite(store: Store) -> None:
