@@ -11,6 +11,7 @@ import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import datetime
+from functools import cache
 from typing import TYPE_CHECKING, Any, cast
 from urllib.parse import urlsplit
 
@@ -101,7 +102,7 @@ def connect(s3: Mapping[str, Any] | None = None, read_timeout: float | None = No
         signature_version=UNSIGNED if settings.anonymous else None,
     )
     try:
-        make: Any = _open_session().client
+        make: Any = _open_session().create_client
         client = cast("S3Client", make("s3", config=config, **settings.given))
         if style := _addressing(client, settings):
             client = cast("S3Client", make("s3", config=config.merge(Config(s3=options | style)), **settings.given))
@@ -120,11 +121,18 @@ def _ask_again(response: Any, attempts: int, **_: Any) -> float | None:
     return 0.0 if code in DAMAGED and attempts < _READ_ATTEMPTS else None
 
 
-def _open_session() -> boto3.Session:
-    """A session of our own: boto3's default one would keep the first credentials it saw, and is not thread-safe."""
-    core = botocore.session.get_session()
-    core.get_component("response_parser_factory").set_parser_defaults(timestamp_parser=_parse_time)
-    return boto3.Session(botocore_session=core)
+def _open_session() -> botocore.session.Session:
+    """A session of our own: one that is shared would keep the first credentials it saw, and is not thread-safe."""
+    session = botocore.session.get_session()
+    session.register_component("data_loader", _descriptions())
+    session.get_component("response_parser_factory").set_parser_defaults(timestamp_parser=_parse_time)
+    return session
+
+
+@cache
+def _descriptions() -> Any:
+    """AWS's descriptions of its services: to parse them takes most of the time that a client takes to be made."""
+    return botocore.session.get_session().get_component("data_loader")
 
 
 def _parse_time(text: Any) -> datetime:
