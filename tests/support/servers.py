@@ -70,7 +70,7 @@ def run_versitygw(folder: Path, host: str = "127.0.0.1") -> Iterator[S3Server]:
     data, sidecar = folder / "data", folder / "meta"
     data.mkdir(parents=True)
     sidecar.mkdir()
-    command = [binary("versitygw"), "--port", f"{host}:{port}", "--quiet", "posix", "--sidecar", sidecar, data]
+    command = [binary("versitygw"), "--port", f"{host}:{port}", "--quiet", "--keep-alive", "posix", "--sidecar", sidecar, data]
     with _running(port, host, *command, ROOT_ACCESS_KEY=KEY, ROOT_SECRET_KEY=SECRET):
         yield S3Server(f"http://{host}:{port}", data)
 
