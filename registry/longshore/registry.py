@@ -14,13 +14,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from longshore import deletion, layout
+from longshore.aliases import Aliases, AliasMove, check_movable
 from longshore.collection import Collector, Garbage
 from longshore.copying import copy_objects, copy_tree
 from longshore.events import Log
 from longshore.guarantees import Guarantee, require_conditions, try_out
 from longshore.guards import in_flight, read_clock
 from longshore.pushing import Pusher, check_target
-from longshore.records import Event, Move, VersionRecord, now
+from longshore.records import Event, VersionRecord, now
 from longshore.reference import Reference, parse_reference
 from longshore.settings import read_settings
 from longshore.storage import open_store
@@ -38,28 +39,6 @@ from longshore_runtime.pull.verdict import Verdict
 from longshore_runtime.pull.verification import Finding, verify
 
 _PARALLEL_READS = 16
-
-NOTHING = "-"
-"""Where an alias that does not exist points, to whom expects that; no version is called so."""
-
-
-@dataclass(frozen=True)
-class AliasMove:
-    """One move of an alias: the `number`-th, to `version`, `by` whom, `at` what time (UTC) and why.
-
-    To protect an alias, or to stop, is a move to where it is.
-    """
-
-    model: str
-    alias: str
-    number: int
-    version: str
-    digest: str
-    at: str
-    by: str
-    reason: str | None
-    previous: int | None
-    protected: bool = False
 
 
 @dataclass(frozen=True)
@@ -85,6 +64,7 @@ class Registry:
         self._identity = identity or settings.identity
         self.uri = self._store.uri
         self._log = Log(self._store, self._identity)
+        self._aliases = Aliases(self._store)
         self._proved = False
 
     def check_store(self) -> list[Guarantee]:
@@ -224,7 +204,7 @@ class Registry:
 
     def _refuse_protected(self, target: Reference, alias: str) -> None:
         """Before anything is sent: the alias would not move at the end."""
-        latest = self._latest(target.model, alias)
+        latest = self._aliases.find(target.model, alias)
         if latest and latest.protected and latest.version != target.version:
             raise Refused(
                 f"{target.model}@{alias} is protected; it points to {latest.version}",
@@ -235,17 +215,11 @@ class Registry:
 
     def aliases(self, model: str) -> dict[str, AliasMove]:
         """Each alias of a model with its latest move."""
-        check_model(model)
-        found = ((alias, self._latest(model, alias)) for alias in self._store.list_folders(layout.aliases_folder(model)))
-        return {alias: move for alias, move in found if move is not None}
+        return self._aliases.list_latest(check_model(model))
 
     def current(self, model: str, alias: str) -> AliasMove:
         """The latest move of an alias: one LIST and one GET however many there were."""
-        if move := self._latest(check_model(model), check_label(alias, "alias")):
-            return move
-        known = ", ".join(self._store.list_folders(layout.aliases_folder(model)))
-        hint = f"its aliases are: {known}" if known else f"set it: longshore alias {model} {alias} VERSION"
-        raise NotFound(f"{model} has no alias {alias} in {self.uri}", hint)
+        return self._aliases.current(check_model(model), check_label(alias, "alias"))
 
     def promote(
         self,
@@ -264,10 +238,10 @@ class Registry:
         """
         check_label(alias, "alias")
         target = self._require_version(model, version)
-        latest = self._latest(model, alias)
+        latest = self._aliases.find(model, alias)
         if latest and latest.version == target.version:
             return latest
-        _check_movable(model, alias, latest, expected, confirmed)
+        check_movable(model, alias, latest, expected, confirmed)
         previous = latest.number if latest else None
         return self._move("alias", target, alias, latest, previous, reason)
 
@@ -289,8 +263,8 @@ class Registry:
         latest = self.current(model, alias)
         if to is not None and latest.version == check_label(to, "version"):
             return latest
-        before = self._move_to(latest, to) if to is not None else self._move_before(latest)
-        _check_movable(model, alias, latest, expected, confirmed)
+        before = self._aliases.move_to(latest, to) if to is not None else self._aliases.move_before(latest)
+        check_movable(model, alias, latest, expected, confirmed)
         target = self._follow(before)
         return self._move("rollback", target, alias, latest, before.previous, reason or f"rollback of {latest.version}")
 
@@ -301,74 +275,25 @@ class Registry:
         latest = self.current(model, alias)
         if latest.protected == protected:
             return latest
-        _check_movable(model, alias, latest, None, confirmed)
+        check_movable(model, alias, latest, None, confirmed)
         reason = reason or ("protected" if protected else "not protected any more")
         verb = "protect" if protected else "unprotect"
         return self._move(verb, self._follow(latest), alias, replace(latest, protected=protected), latest.previous, reason)
 
     def history(self, model: str, alias: str) -> Iterator[AliasMove]:
         """The moves of an alias, newest first."""
-        latest = self.current(model, alias)
-        return (self._read_move(model, alias, number) for number in range(latest.number, 0, -1))
+        return self._aliases.walk_back(self.current(model, alias))
 
     def _move(
         self, verb: str, target: Version, alias: str, latest: AliasMove | None, previous: int | None, reason: str | None
     ) -> AliasMove:
-        """Write the move after `latest`: a compare-and-swap, since its key can be created only once."""
         self.require_conditions()
-        number = latest.number + 1 if latest else 1
-        move = Move(
-            version=target.version,
-            digest=target.digest,
-            at=now(),
-            by=self._identity,
-            reason=reason,
-            previous=previous,
-            protected=True if latest and latest.protected else None,
-        )
-        key = layout.move_key(target.model, alias, number)
-        outcome = self._store.create(key, move.encode())
-        if not outcome.won:
-            other = Move.parse(outcome.data, key)
-            raise Refused(
-                f"{other.by} moved {target.model}@{alias} to {other.version} at the same moment",
-                "look, then run the command again",
-            )
+        move = self._aliases.add(target, alias, latest, by=self._identity, previous=previous, reason=reason)
         self._log.write(target.model, verb, version=target.version, digest=target.digest, alias=alias, note=reason)
         if deletion.is_deleted(self._store, target.model, target.version):
             # Whoever deleted it between our look and our move has seen no alias: the alias prevails.
             self.undelete(target.reference, reason=f"{alias} came to it at the same moment")
-        return _alias_move(target.model, alias, number, move)
-
-    def _move_before(self, latest: AliasMove) -> AliasMove:
-        """The move that a rollback restores."""
-        if latest.previous is None:
-            raise Refused(
-                f"{latest.model}@{latest.alias} has pointed to nothing before {latest.version}",
-                f"name a version: longshore alias {latest.model} {latest.alias} VERSION",
-            )
-        return self._read_move(latest.model, latest.alias, latest.previous)
-
-    def _move_to(self, latest: AliasMove, version: str) -> AliasMove:
-        """The newest move to a version."""
-        for move in self.history(latest.model, latest.alias):
-            if move.version == version:
-                return move
-        raise Refused(
-            f"{latest.model}@{latest.alias} has never pointed to {version}",
-            f"see longshore history {latest.model} {latest.alias}, or: longshore alias {latest.model} {latest.alias} {version}",
-        )
-
-    def _latest(self, model: str, alias: str) -> AliasMove | None:
-        newest = next(self._store.list_keys(layout.moves_folder(model, alias), limit=1), None)
-        return self._read_move(model, alias, layout.move_of(newest)) if newest else None
-
-    def _read_move(self, model: str, alias: str, number: int) -> AliasMove:
-        key = layout.move_key(model, alias, number)
-        data = self._store.read(key)
-        if data is None:
-            raise Corrupt(f"the record {self.uri}/{key} is missing", "restore the object from a backup")
-        return _alias_move(model, alias, number, Move.parse(data, key))
+        return move
 
     # -- copying -----------------------------------------------------------------------------------
 
@@ -551,30 +476,3 @@ def _refuse_other(registry: Registry, version: Version) -> None:
             f"{registry.uri} has {version.reference} with other content: sha256:{existing.digest}",
             "push it there as another version",
         )
-
-
-def _alias_move(model: str, alias: str, number: int, move: Move) -> AliasMove:
-    return AliasMove(
-        model,
-        alias,
-        number,
-        move.version,
-        move.digest,
-        move.at,
-        move.by,
-        move.reason,
-        move.previous,
-        protected=bool(move.protected),
-    )
-
-
-def _check_movable(model: str, alias: str, latest: AliasMove | None, expected: str | None, confirmed: bool) -> None:
-    """Raise Refused unless the alias is where it is expected to be, and confirmed where it is protected."""
-    current = latest.version if latest else NOTHING
-    if expected is not None and expected != current:
-        found = f"points to {current}, not to {expected}" if latest else "does not exist"
-        if expected == NOTHING:
-            found = f"exists: it points to {current}"
-        raise Refused(f"{model}@{alias} {found}", f"see who moved it: longshore history {model} {alias}")
-    if latest and latest.protected and not confirmed:
-        raise Refused(f"{model}@{alias} is protected; it points to {current}", "add --yes if you mean it")

@@ -15,8 +15,8 @@ import pytest
 
 from conftest import use_server
 from longshore import Registry, layout
+from longshore.aliases import NOTHING
 from longshore.pushing import Pusher
-from longshore.registry import NOTHING
 from longshore_runtime import paths
 from longshore_runtime.errors import Corrupt, InvalidModel, LongshoreError, NotFound, Refused
 from longshore_runtime.manifest import Manifest, Serving
@@ -216,7 +216,7 @@ def test_of_two_moves_at_once_one_is_told(registry: Registry, models: list[Path]
     registry.promote("m", "prod", "1")
     stale = registry.current("m", "prod")
     Registry(registry.uri, identity="ben").promote("m", "prod", "2")
-    monkeypatch.setattr(registry, "_latest", lambda *_: stale)
+    monkeypatch.setattr(registry._aliases, "find", lambda *_: stale)
     with pytest.raises(Refused, match=r"ben moved m@prod to 2 at the same moment"):
         registry.promote("m", "prod", "3")
 

@@ -6,9 +6,10 @@ from itertools import islice
 
 import click
 
+from longshore.aliases import NOTHING, AliasMove
 from longshore.cli.options import json_option, registry_option
 from longshore.cli.output import print_json, print_table, show_time
-from longshore.registry import NOTHING, AliasMove, Registry
+from longshore.registry import Registry
 
 _reason_option = click.option("--reason", metavar="TEXT", help="Why; kept in the history.")
 _expected_option = click.option(
