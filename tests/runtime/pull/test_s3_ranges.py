@@ -53,6 +53,7 @@ def test_one_address_serves_all_ranges(bucket: str, signed: list[str]) -> None:
         assert read(source, offset, length) == DATA[offset : offset + length]
     (address,) = signed
     assert parse_qs(urlsplit(address).query)["X-Amz-Algorithm"] == ["AWS4-HMAC-SHA256"]
+    assert source._ranges.read_into("tree/weights", 7, memoryview(bytearray(100))) == 100  # and the store takes it
 
 
 def test_an_address_whose_time_is_over_is_signed_anew(bucket: str, signed: list[str], monkeypatch: pytest.MonkeyPatch) -> None:

@@ -74,4 +74,7 @@ def _keep_version_4(signature_version: Any = None, **_: Any) -> Any:
     """
     if not isinstance(signature_version, str) or not signature_version.endswith("-query"):
         return None
-    return UNSIGNED if signature_version.startswith("none") else signature_version
+    if signature_version.startswith("none"):
+        return UNSIGNED
+    # With awscrt, botocore's plain version 4 is not S3's: it signs an empty body's digest, and encodes paths twice.
+    return "s3v4-query" if signature_version == "v4-query" else signature_version
