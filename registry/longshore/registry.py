@@ -26,6 +26,7 @@ from longshore.reference import Reference, parse_reference
 from longshore.settings import read_settings
 from longshore.storage import open_store
 from longshore.version import Version, make_version
+from longshore.vouching import Account, ask_store
 from longshore_runtime.addresses import redact
 from longshore_runtime.digests import digest_bytes
 from longshore_runtime.errors import Corrupt, LongshoreError, NotFound, Refused
@@ -164,6 +165,15 @@ class Registry:
         """Read a version's files where they lie; returns every difference from what was pushed."""
         version = self.resolve(reference)
         return verify(open_source(version.uri), self.manifest(version), progress or Silent())
+
+    @property
+    def keeps_checksums(self) -> bool:
+        """Whether the store keeps checksums by which `account` can tell something; a folder does not."""
+        return self._store.keeps_checksums
+
+    def account(self, version: Version) -> Account:
+        """Have the store account for a version's files by the checksums that it keeps; none of them is read."""
+        return ask_store(self._store, version.model, self.manifest(version))
 
     # -- pushing -----------------------------------------------------------------------------------
 

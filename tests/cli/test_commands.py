@@ -287,7 +287,7 @@ def test_a_bucket_is_a_registry(longshore: CommandLine, model: Path, tmp_path: P
     settings = versitygw.environment | {"LONGSHORE_REGISTRY": "s3://cli/models"}
     in_bucket = CommandLine(longshore.home, tuple(settings.items()))
     assert in_bucket("push", model, "m:1", "--alias", "prod").code == 0
-    assert in_bucket("verify", "m@prod").code == 0
+    assert in_bucket("verify", "m@prod", "--deep").out.endswith("every byte is as it was pushed\n")
     rendered = in_bucket("render", "m@prod")
     assert (rendered.code, rendered.err) == (0, "")
     service = list(yaml.safe_load_all(rendered.out))[2]
@@ -295,10 +295,59 @@ def test_a_bucket_is_a_registry(longshore: CommandLine, model: Path, tmp_path: P
     assert re.fullmatch(r"s3://cli/models/m/trees/[0-9a-f]{64}", uri)
     (shard,) = (versitygw.folder / "cli").glob("models/m/trees/*/model-00001-of-00002.safetensors")
     flip_byte(shard)
-    for arguments in (("pull", "m:1", tmp_path / "t"), ("verify", "m@prod"), ("run", "m@prod", "--prompt", "hi")):
+    assert in_bucket("verify", "m@prod").code == 0  # the store has not looked at its disk
+    for arguments in (("pull", "m:1", tmp_path / "t"), ("verify", "m@prod", "--deep"), ("run", "m@prod", "--prompt", "hi")):
         done = in_bucket(*arguments)
         assert done.code == 1
         assert "model-00001-of-00002.safetensors" in done.error
+
+
+def test_a_version_in_a_bucket_is_verified_by_the_checksums_of_its_store(
+    longshore: CommandLine, model: Path, versitygw: S3Server
+) -> None:
+    versitygw.make_bucket("vouched")
+    in_bucket = CommandLine(longshore.home, (*versitygw.environment.items(), ("LONGSHORE_REGISTRY", "s3://vouched")))
+    assert in_bucket("push", model, "m:1").code == 0
+    done = in_bucket("verify", "m:1")
+    assert (done.code, done.err) == (0, "")
+    assert done.out.endswith("as it was pushed, by the checksums that its store keeps; --deep reads the bytes\n")
+    digest = in_bucket("show", "m:1", "--json").json["digest"].removeprefix("sha256:")
+    client, tree = versitygw.client(), f"m/trees/{digest}"
+    client.put_object(
+        Bucket="vouched",
+        Key=f"{tree}/config.json",
+        Body=b"x" * (model / "config.json").stat().st_size,
+        ChecksumAlgorithm="CRC64NVME",
+    )
+    client.put_object(Bucket="vouched", Key=f"{tree}/more.txt", Body=b"more")
+    client.delete_object(Bucket="vouched", Key=f"{tree}/tokenizer.json")
+    wrong = in_bucket("verify", "m:1", "--json")
+    assert wrong.code == 1
+    assert (wrong.json["ok"], wrong.json["checked"]) == (False, "checksums")
+    assert wrong.json["findings"] == [
+        {"path": "config.json", "problem": "changed", "detail": "by the store's own checksum"},
+        {"path": "more.txt", "problem": "extra", "detail": "4 bytes"},
+        {"path": "tokenizer.json", "problem": "missing", "detail": ""},
+    ]
+    assert "config.json is changed (by the store's own checksum)" in wrong.error
+    assert in_bucket("verify", "m:1", "--fast", "--deep").code == 2
+
+
+def test_files_that_a_store_keeps_no_checksum_of_are_named_and_read_with_deep(
+    longshore: CommandLine, model: Path, moto: S3Server
+) -> None:
+    moto.make_bucket("silent")
+    in_bucket = CommandLine(longshore.home, (*moto.environment.items(), ("LONGSHORE_REGISTRY", "s3://silent")))
+    assert in_bucket("push", model, "m:1").code == 0
+    done, files = in_bucket("verify", "m:1"), sorted(path.name for path in model.iterdir())
+    assert (done.code, done.out) == (1, "")
+    assert [line for line in done.err.splitlines() if "keeps no checksum of it" in line] == [
+        f"{name}: the store keeps no checksum of it" for name in files
+    ]
+    assert f"no checksum of {len(files)} of the files of m:1" in done.error
+    assert done.error.endswith("have them read: longshore verify m:1 --deep")
+    assert in_bucket("verify", "m:1", "--json").json["unknown"] == files
+    assert in_bucket("verify", "m:1", "--deep").code == 0
 
 
 def test_a_closed_pipe_is_no_error(pushed: CommandLine) -> None:

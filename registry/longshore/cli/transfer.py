@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 import click
@@ -89,12 +90,14 @@ def describe(verdict: Verdict) -> str:
 @click.command()
 @click.argument("target", metavar="REFERENCE|DIRECTORY|ADDRESS")
 @click.option("--fast", is_flag=True, help="Names and sizes only: finds what is missing or cut short, not what was altered.")
+@click.option("--deep", is_flag=True, help="Read every byte, of a version in a bucket too.")
 @trust_options
 @registry_option
 @json_option
 def verify(
     target: str,
     fast: bool,
+    deep: bool,
     public_key: Path | None,
     certificate_chain: tuple[Path, ...],
     registry: str | None,
@@ -102,49 +105,83 @@ def verify(
 ) -> None:
     """Hold a version, a pulled folder or a hub's model against its digests.
 
-    Reads every byte where it lies; names every file that is missing, extra or changed. With --public-key or
-    --certificate-chain also asks for a signature, a pulled folder for the one that its pull asked for.
+    Names every file that is missing, extra or changed. A version in a bucket is judged by the checksums that its store
+    keeps, and nothing is downloaded; everything else is read, byte by byte, and with --deep that is too.
+    With --public-key or --certificate-chain also asks for a signature, a pulled folder for the one that its pull asked for.
     """
+    if fast and deep:
+        raise click.UsageError("give --fast or --deep, not both")
     trust = read_trust(public_key, certificate_chain)
     found = find_target(target, registry)
     signed = bool(_require_signature(found, trust)) if trust else None
-    outcome = _compare(found, fast, not Path(target).is_dir())
+    outcome = None if fast or deep else _ask_store(found)
+    outcome = outcome or _compare(found, fast, not Path(target).is_dir())
     if as_json:
-        depth = "sizes" if fast else "bytes"
-        content = {"target": target, "digest": outcome.digest, "ok": not outcome.findings, "findings": outcome.findings}
-        print_json(content | {"checked": depth} | ({"signed": signed} if trust else {}))
+        print_json({"target": target, **outcome.as_dict()} | ({"signed": signed} if trust else {}))
     if outcome.findings:
         raise refuse(outcome.findings, target) if outcome.digest else refuse_published(outcome.findings, target)
+    if outcome.silent:
+        raise _refuse_silent(outcome.silent, target)
     if not as_json:
         click.echo(f"{target}  {outcome.title}  {outcome.meaning}" + (", and signed by whom you trust" if signed else ""))
 
 
 @dataclass(frozen=True)
 class _Outcome:
-    """What a comparison found: `title` names what it was held against, `meaning` says how deep it went."""
+    """What a comparison found: `title` names what it was held against, `checked` and `meaning` say how deep it went.
+
+    Nothing is known of the files in `silent`.
+    """
 
     findings: list[Finding]
     digest: str | None
     title: str
+    checked: str
     meaning: str
+    silent: tuple[str, ...] = ()
+
+    def as_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        content = {"digest": self.digest, "ok": not self.findings and not self.silent, "findings": self.findings}
+        return content | {"checked": self.checked} | ({"unknown": self.silent} if self.silent else {})
+
+
+def _ask_store(target: Target) -> _Outcome | None:
+    """What a version's store says of its files, or None where there is none that keeps checksums."""
+    if target.registry is None or target.version is None or not target.registry.keeps_checksums:
+        return None
+    found, digest = target.registry.account(target.version), target.version.digest
+    meaning = "every file is as it was pushed, by the checksums that its store keeps; --deep reads the bytes"
+    return _Outcome(found.findings, digest, f"sha256:{digest}", "checksums", meaning, tuple(found.silent))
 
 
 def _compare(target: Target, fast: bool, remote: bool) -> _Outcome:
     source = open_source(target.uri)
     manifest = read_manifest(source, target.digest)
     if manifest is not None and fast:
-        meaning = "names and sizes are as they were pushed; no byte was read"
+        checked, meaning = "sizes", "names and sizes are as they were pushed; no byte was read"
         findings = compare_listing(list(source.list_files()), manifest)
     elif manifest is not None:
-        findings, meaning = verify_tree(source, manifest, open_progress()), "every byte is as it was pushed"
+        checked, meaning = "bytes", "every byte is as it was pushed"
+        findings = verify_tree(source, manifest, open_progress())
     elif remote and not fast and (entries := list(source.list_files())) and all(entry.checksum for entry in entries):
         published = verify_published(source, entries, open_progress())
-        return _Outcome(published, None, source.revision or target.title, "every byte is as the hub says")
+        return _Outcome(published, None, source.revision or target.title, "bytes", "every byte is as the hub says")
     else:
         raise NotFound(
             f"{target.title} has no manifest to be held against", "pull it first: longshore pull REFERENCE DIRECTORY"
         )
-    return _Outcome(findings, manifest.digest, f"sha256:{manifest.digest}", meaning)
+    return _Outcome(findings, manifest.digest, f"sha256:{manifest.digest}", checked, meaning)
+
+
+def _refuse_silent(paths: tuple[str, ...], target: str) -> Refused:
+    """What is said, after a line for each file, where the store keeps no checksum of some."""
+    for path in paths:
+        click.echo(f"{path}: the store keeps no checksum of it", err=True)
+    return Refused(
+        f"the store keeps no checksum of {len(paths)} of the files of {target}, so nobody knows how they are",
+        f"have them read: longshore verify {target} --deep",
+    )
 
 
 def _require_signature(target: Target, trust: Trust) -> dict[str, bytes]:

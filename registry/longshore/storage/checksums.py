@@ -109,8 +109,8 @@ def encode_crc64(value: int) -> str:
     return base64.b64encode(value.to_bytes(8, "big")).decode()
 
 
-def spell_crc64(hexadecimal: str) -> str:
-    """The same of a manifest's 16 hexadecimal digits."""
+def spell_checksum(hexadecimal: str) -> str:
+    """A checksum of a manifest as S3 spells it."""
     return base64.b64encode(bytes.fromhex(hexadecimal)).decode()
 
 

@@ -16,6 +16,7 @@ from longshore.storage.content import Content, local_content
 from longshore.storage.lanes import Lanes
 from longshore.storage.port import Created, Stored, Unfinished
 from longshore_runtime.errors import Interrupted, Refused, StoreFailed
+from longshore_runtime.manifest import File
 from longshore_runtime.pull.sources.file import split_uri
 
 _PLACE_ATTEMPTS = 20
@@ -25,6 +26,8 @@ _DRAFTS = ".drafts"
 
 class FileStore:
     """A registry below a folder of a POSIX file system (hard links are needed, so no FAT)."""
+
+    keeps_checksums = False
 
     def __init__(self, uri: str) -> None:
         self.uri = uri.rstrip("/")
@@ -121,6 +124,9 @@ class FileStore:
                 return all(local_content(place, content.file, content.chunk_size).chunks())
             except (FileNotFoundError, NotADirectoryError, Refused):
                 return False
+
+    def vouches(self, key: str, file: File) -> bool | None:
+        return None
 
     def put_file(self, key: str, content: Content, lanes: Lanes, advance: Callable[[int], None]) -> int:
         with self._explained(key), self._draft() as draft:

@@ -8,6 +8,7 @@ from typing import Protocol
 
 from longshore.storage.content import Content
 from longshore.storage.lanes import Lanes
+from longshore_runtime.manifest import File
 
 
 @dataclass(frozen=True)
@@ -69,6 +70,8 @@ class Store(Protocol):
     """
 
     uri: str
+    keeps_checksums: bool
+    """Whether the place keeps checksums of whole objects, apart from their bytes."""
 
     def create(self, key: str, data: bytes) -> Created:
         """Write a small object unless the key is taken. Of any number of callers exactly one wins.
@@ -125,6 +128,13 @@ class Store(Protocol):
         """Whether the object at `key` is the content.
 
         Where the place keeps checksums of its own they are believed, unless the bytes are to be `reread`.
+        """
+        ...
+
+    def vouches(self, key: str, file: File) -> bool | None:
+        """Whether the checksum that the place keeps of the object at `key` is the file's; None where it keeps none.
+
+        Reads no bytes. Raises NotFound where there is no such object.
         """
         ...
 

@@ -19,10 +19,11 @@ from longshore.storage.checksums import CRC64, SHA256, Checksum, choose, is_dama
 from longshore.storage.content import Content
 from longshore.storage.lanes import Lanes
 from longshore.storage.port import Created, Stored, Unfinished
-from longshore.storage.uploads import S3Draft, Upload, is_stored, may_succeed_again
+from longshore.storage.uploads import S3Draft, Upload, is_stored, is_vouched, may_succeed_again
 from longshore_runtime import s3
 from longshore_runtime.digests import chunk_ranges, digest_chunk
 from longshore_runtime.errors import Interrupted, StoreFailed
+from longshore_runtime.manifest import File
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
@@ -40,6 +41,7 @@ _BUSY = {"ConditionalRequestConflict", "409"}
 class S3Store(s3.S3Folder):
     """A registry in a bucket of AWS or of any store that honours conditional writes."""
 
+    keeps_checksums = True
     copy_limit = 5 * 1024**3
     """Bytes that a store copies by one request."""
 
@@ -173,6 +175,10 @@ class S3Store(s3.S3Folder):
             if verdict is False or (verdict and not reread):
                 return verdict
             return not self._is_damaged(key, content, lanes)
+
+    def vouches(self, key: str, file: File) -> bool | None:
+        with s3.explained(self.uri_of(key)):
+            return is_vouched(self.client.head_object(Bucket=self.bucket, Key=self.prefix + key, ChecksumMode="ENABLED"), file)
 
     def _is_damaged(self, key: str, content: Content, lanes: Lanes) -> bool:
         """Whether the bytes, read, are not those of the content."""

@@ -15,12 +15,13 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from botocore.exceptions import BotoCoreError, ClientError
 
-from longshore.storage.checksums import Checksum, is_damage, join_crc64, spell_crc64
+from longshore.storage.checksums import Checksum, is_damage, join_crc64, spell_checksum
 from longshore.storage.content import Content
 from longshore.storage.lanes import Lanes
 from longshore_runtime import s3
 from longshore_runtime.digests import chunk_ranges
 from longshore_runtime.errors import Interrupted
+from longshore_runtime.manifest import File
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
@@ -205,17 +206,24 @@ def part_size(size: int, chunk_size: int) -> int:
     return -(-max(PART_SIZE, -(-size // MAX_PARTS)) // chunk_size) * chunk_size
 
 
-def is_stored(head: Any, content: Content) -> bool | None:
-    """Whether an object's headers say that it is the content: its size, and the store's own checksum of the whole.
+def is_vouched(head: Any, file: File) -> bool | None:
+    """Whether an object's headers say that it is the file, by its size and the store's own checksum of the whole.
 
-    Where either has no such checksum, what was noted of the object when it was sent has to do; None where nothing was.
+    None where the two have no such checksum in common; one of an upload's parts is none of the whole.
     """
-    file, stored, noted = content.file, head.get("ChecksumCRC64NVME"), head["Metadata"].get(SHA256)
     if head["ContentLength"] != file.size:
         return False
-    if stored is not None and file.crc64nvme is not None:
-        return bool(stored == spell_crc64(file.crc64nvme))
-    return bool(noted == file.sha256) if noted else None
+    if (stored := head.get("ChecksumCRC64NVME")) and file.crc64nvme is not None:
+        return bool(stored == spell_checksum(file.crc64nvme))
+    if (stored := head.get("ChecksumSHA256")) and head.get("ChecksumType") != "COMPOSITE" and "-" not in stored:
+        return bool(stored == spell_checksum(file.sha256))
+    return None
+
+
+def is_stored(head: Any, content: Content) -> bool | None:
+    """The same; where the store keeps no checksum, what was noted of the object when it was sent has to do."""
+    verdict, noted = is_vouched(head, content.file), head["Metadata"].get(SHA256)
+    return verdict if verdict is not None or not noted else bool(noted == content.file.sha256)
 
 
 def put_again(put: Callable[[], T], confirms: Callable[[T], bool]) -> T:

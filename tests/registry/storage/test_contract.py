@@ -159,6 +159,23 @@ def test_other_content_is_not_taken_for_it_and_is_replaced(store: Store, lanes: 
     assert not store.holds(KEY, first, lanes)
 
 
+@pytest.mark.parametrize(
+    ("root", "keeps"), [("file", None), ("moto", None), ("versitygw", True), ("minio", True)], indirect=["root"]
+)
+@pytest.mark.parametrize("size", SIZES)
+def test_a_store_vouches_for_a_file_by_the_checksum_that_it_keeps(
+    store: Store, lanes: Lanes, tmp_path: Path, size: int, keeps: bool | None
+) -> None:
+    first, second = (content_of(make_file(tmp_path / str(seed), size, seed)) for seed in (1, 2))
+    store.put_file(KEY, first, lanes, lambda _: None)
+    assert store.copy_file(f"{store.uri}/{KEY}", "m/trees/e/copy.bin", first, lanes)
+    for key in (KEY, "m/trees/e/copy.bin"):
+        assert store.vouches(key, first.file) is keeps
+        if size:
+            assert store.vouches(key, second.file) is (keeps and False)
+    assert store.keeps_checksums or keeps is None
+
+
 @pytest.mark.parametrize("size", SIZES)
 def test_a_file_is_copied_by_the_store(store: Store, lanes: Lanes, tmp_path: Path, size: int) -> None:
     content = content_of(make_file(tmp_path / "weights.bin", size))

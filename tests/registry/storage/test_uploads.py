@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from conftest import use_server
 from longshore.storage import uploads
-from longshore.storage.checksums import CRC64, MD5, choose, encode_crc64, join_crc64, spell_crc64
+from longshore.storage.checksums import CRC64, MD5, choose, encode_crc64, join_crc64, spell_checksum
 from longshore.storage.content import Content
 from longshore.storage.lanes import Lanes
 from longshore.storage.port import Unfinished
@@ -227,7 +227,7 @@ def test_the_checksum_is_one_that_the_store_is_seen_to_verify(server: S3Server, 
 def test_checksums_of_parts_join_to_that_of_the_whole(parts: list[bytes]) -> None:
     joined = join_crc64([(CRC64.of(part), len(part)) for part in parts])
     assert joined == CRC64.of(b"".join(parts))
-    assert spell_crc64("00000000000000ff") == encode_crc64(255)
+    assert spell_checksum("00000000000000ff") == encode_crc64(255)
 
 
 @given(size=st.integers(1, 50 * 1024**4), chunk_size=st.sampled_from([4096, CHUNK_SIZE, 2**30]))
