@@ -1,8 +1,8 @@
 """Garbage: what no version needs any more, and what writers that are no more have left. Found, measured, removed.
 
 A tree is needed by every version that names it and is not deleted, or was deleted less than the grace ago; by every alias
-that points to it; by every push that is under way. Killed at any moment, a collection leaves only garbage that the next
-one removes.
+that points to it; by every adapter of it; by every push that is under way. Killed at any moment, a collection leaves only
+garbage that the next one removes.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from typing import Literal
 
 from longshore import layout
 from longshore.deletion import list_deleted
+from longshore.dependents import list_dependents
 from longshore.guards import LIFE, PATIENCE, condemned
 from longshore.records import Move, VersionRecord
 from longshore.storage.port import Store, Stored, Unfinished
@@ -53,7 +54,7 @@ class Collector:
         needed = self._needed(model, moment) | self._in_flight(model, moment)
         for kind, folder in (("tree", layout.trees_folder(model)), ("signatures", layout.signatures_folder(model))):
             for digest in self._store.list_folders(folder):
-                if digest not in needed:
+                if digest not in needed and not self._has_dependents(model, digest):
                     yield from self._judge(model, kind, digest, list(self._store.list_tree(f"{folder}{digest}/")), moment)
         for name in self._store.list_folders(layout.staging_folder(model)):
             folder = layout.staging_folder(model, name)
@@ -99,9 +100,13 @@ class Collector:
         """Remove a tree and its signatures; the manifest goes first, so that what is left is nobody's version."""
         with condemned(self._store, model, digest) as condemnation:
             moment = condemnation.moment
-            if condemnation.is_contested() or digest in self._needed(model, moment):
+            if condemnation.is_contested() or digest in self._needed(model, moment) or self._has_dependents(model, digest):
                 return False
-            folders = layout.tree_folder(model, digest), layout.signatures_folder(model, digest)
+            folders = (
+                layout.tree_folder(model, digest),
+                layout.signatures_folder(model, digest),
+                layout.dependents_folder(model, digest),
+            )
             stored = [found for folder in folders for found in self._store.list_tree(folder)]
             if not all(self._is_old(found, moment) for found in stored):
                 return False
@@ -141,6 +146,9 @@ class Collector:
             if deletion is None or deletion > moment - self._grace:
                 needed.add(self._digests.get(key, ""))
         return needed | self._aliased(model)
+
+    def _has_dependents(self, model: str, digest: str) -> bool:
+        return next(list_dependents(self._store, model, digest), None) is not None
 
     def _in_flight(self, model: str, moment: float) -> set[str]:
         """The digests of trees that pushes are writing."""

@@ -95,6 +95,13 @@ def in_flight(store: Store, model: str, digest: str, say: Callable[[str], None])
         flight.end()
 
 
+def is_in_flight(store: Store, model: str, digest: str) -> bool:
+    """Whether a push of the tree is under way; marks of pushes that are no more are removed, so that they commit nothing."""
+    moment, folder = read_clock(store), layout.guards_folder(model, digest)
+    store.delete([key for key, mark in _marks(store, folder).items() if _is(key, _PUSH) and mark.modified < moment - LIFE])
+    return any(_is(key, _PUSH) for key in _marks(store, folder))
+
+
 class Condemnation:
     """A collection's word that it is about to remove a tree. `moment` is the store's time when it was given."""
 

@@ -19,6 +19,7 @@ from pathlib import Path
 from awscrt.checksums import crc64nvme
 
 from longshore import layout
+from longshore.adapters import require_base
 from longshore.sending import content_at
 from longshore.storage.content import Content
 from longshore.storage.lanes import LANES, MEMORY, Lanes
@@ -27,7 +28,7 @@ from longshore_runtime import paths
 from longshore_runtime.addresses import redact
 from longshore_runtime.digests import chunk_ranges, digest_chunk
 from longshore_runtime.errors import Corrupt, InvalidModel, LongshoreError
-from longshore_runtime.manifest import CHUNK_SIZE, File, Manifest, ModelFacts, Origin, Serving
+from longshore_runtime.manifest import CHUNK_SIZE, Base, File, Manifest, ModelFacts, Origin, Serving
 from longshore_runtime.progress import Progress
 from longshore_runtime.pull.engine import choose_entries
 from longshore_runtime.pull.patterns import Patterns
@@ -63,7 +64,15 @@ class Imported:
         return f"{root}/{self.staging}files/{file.path}" if self.staging else f"{self.source.uri.rstrip('/')}/{file.path}"
 
 
-def bring(uri: str, store: Store, model: str, patterns: Patterns, serving: Serving | None, progress: Progress) -> Imported:
+def bring(
+    uri: str,
+    store: Store,
+    model: str,
+    patterns: Patterns,
+    serving: Serving | None,
+    base: Base | None,
+    progress: Progress,
+) -> Imported:
     """Digest the tree at `uri`, staging what the store cannot copy from there itself.
 
     The version's files are those of its manifest, where the tree has one. Raises LongshoreError for what is no model, and
@@ -79,17 +88,20 @@ def bring(uri: str, store: Store, model: str, patterns: Patterns, serving: Servi
         origin = Origin(
             uri=source.uri, revision=f"sha256:{found.digest}", licence=found.source.licence if found.source else None
         )
-        manifest = found.model_copy(update={"source": origin, "serving": serving or found.serving})
+        base = base or found.base
+        require_base([file.path for file in found.files], found.model, base, redact(uri))
+        manifest = found.model_copy(update={"source": origin, "serving": serving or found.serving, "base": base})
         return Imported(manifest, source, None, 0)
     entries = choose_entries(source, list(source.list_files()), patterns)
     facts, licence = _look(source, entries)
+    require_base([entry.path for entry in entries], facts, base, redact(uri))
     name = hashlib.sha256(f"{source.uri} {source.revision}".encode()).hexdigest()[:32] if source.revision else uuid.uuid4().hex
     can_copy = source.uri.startswith("s3://") and store.uri.startswith("s3://")
     staging = None if can_copy else layout.staging_folder(model, name)
     importer = _Importer(source, store, staging, progress)
     files = importer.take_all(entries)
     origin = Origin(uri=source.uri, revision=source.revision, licence=licence)
-    manifest = Manifest(files=files, model=facts, serving=serving or Serving(), source=origin)
+    manifest = Manifest(files=files, model=facts, serving=serving or Serving(), source=origin, base=base)
     return Imported(manifest, source, staging, importer.fetched)
 
 

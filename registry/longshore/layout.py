@@ -6,6 +6,7 @@
 <model>/signatures/<digest>/…            detached signatures of a version's files
 <model>/deletions/<version>/<n>.json     the n-th change of whether the version is deleted: odd ones delete, even ones restore
 <model>/events/<time>-<id>.json          what was done, newest first in a listing
+<model>/dependents/<digest>/….json       which adapters have said that they need a tree of the model
 <model>/guards/<digest>/…                who is writing a tree, or removing it, at this moment
 <model>/staging/<id>/…                   files whose tree's digest is not known yet
 .longshore/…                             what the registry keeps for itself
@@ -112,6 +113,16 @@ def events_folder(model: str) -> str:
 def event_key(model: str, microseconds: int, name: str) -> str:
     """The record of an event at a moment since the epoch; later ones come first, `name` tells those of one moment apart."""
     return f"{events_folder(model)}{10**_DIGITS - microseconds:0{_DIGITS}d}-{name}.json"
+
+
+def dependents_folder(model: str, digest: str) -> str:
+    """The folder of those who need a tree."""
+    return f"{model}/dependents/{digest}/"
+
+
+def dependent_key(model: str, digest: str, adapter: str, adapter_digest: str) -> str:
+    """Where a tree of the model `adapter` says that it needs this one. No model's name has a `_` of its own."""
+    return f"{dependents_folder(model, digest)}{adapter.replace('/', '_')}_{adapter_digest}.json"
 
 
 def guards_folder(model: str, digest: str = "") -> str:

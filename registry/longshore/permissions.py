@@ -16,15 +16,15 @@ _COMMITS = (".longshore/*", "*/events/*")
 
 _WRITES = {
     "reader": (),
-    "pusher": (*_COMMITS, "*/versions/*", "*/trees/*", "*/signatures/*", "*/guards/*", "*/staging/*"),
+    "pusher": (*_COMMITS, "*/versions/*", "*/trees/*", "*/signatures/*", "*/guards/*", "*/staging/*", "*/dependents/*"),
     "deployer": (*_COMMITS, "*/aliases/*"),
-    "keeper": (*_COMMITS, "*/deletions/*", "*/guards/*"),
+    "keeper": (*_COMMITS, "*/deletions/*", "*/guards/*", "*/dependents/*"),
 }
 _DELETES = {
     "reader": (),
     "pusher": (".longshore/probes/*", "*/guards/*", "*/staging/*"),
     "deployer": (),
-    "keeper": (".longshore/probes/*", "*/guards/*", "*/staging/*", "*/trees/*", "*/signatures/*"),
+    "keeper": (".longshore/probes/*", "*/guards/*", "*/staging/*", "*/trees/*", "*/signatures/*", "*/dependents/*"),
 }
 _UPLOADS = {"pusher", "keeper"}
 

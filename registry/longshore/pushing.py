@@ -11,6 +11,8 @@ from typing import Protocol
 from awscrt.checksums import crc64nvme
 
 from longshore import layout
+from longshore.adapters import require_base
+from longshore.dependents import add_dependent
 from longshore.guards import in_flight
 from longshore.importing import bring
 from longshore.records import VersionRecord, now
@@ -22,7 +24,7 @@ from longshore.version import Version, make_version
 from longshore_runtime import tree
 from longshore_runtime.digests import digest_file
 from longshore_runtime.errors import Corrupt, LongshoreError, Refused
-from longshore_runtime.manifest import CHUNK_SIZE, File, Manifest, Serving
+from longshore_runtime.manifest import CHUNK_SIZE, Base, File, Manifest, Serving
 from longshore_runtime.progress import Progress
 from longshore_runtime.pull.patterns import Patterns
 from longshore_runtime.serve.facts import read_facts
@@ -81,14 +83,17 @@ class Pusher:
         self._store, self._catalogue, self._identity, self._progress = store, catalogue, identity, progress
         self._repair = repair
 
-    def push(self, directory: Path, target: Reference, message: str | None, serving: Serving) -> tuple[Version, bool, int, int]:
-        """The version, whether it was created now, its bytes and how many of them were sent."""
+    def push(
+        self, directory: Path, target: Reference, message: str | None, serving: Serving, base: Base | None
+    ) -> tuple[Version, bool, int, int]:
+        """The version, whether it was created now, its bytes and how many of them were sent. `base` is that of an adapter."""
         files = tree.scan(directory)
         locations = {file.path: file.location for file in files}
         facts = read_facts(locations)
+        require_base(locations, facts, base, str(directory))
         self._catalogue.require_conditions()
         entries = _digest_files(files, self._progress)
-        manifest = Manifest(files=entries, model=facts, serving=serving)
+        manifest = Manifest(files=entries, model=facts, serving=serving, base=base)
         earlier = self._find_earlier(target.model, manifest)
         return self._push(
             target,
@@ -99,11 +104,17 @@ class Pusher:
         )
 
     def import_tree(
-        self, uri: str, target: Reference, message: str | None, serving: Serving | None, patterns: Patterns
+        self,
+        uri: str,
+        target: Reference,
+        message: str | None,
+        serving: Serving | None,
+        base: Base | None,
+        patterns: Patterns,
     ) -> tuple[Version, bool, int, int]:
         """The same of a tree that lies elsewhere; the bytes are those that came through this machine."""
         self._catalogue.require_conditions()
-        found = bring(uri, self._store, target.model, patterns, serving, self._progress)
+        found = bring(uri, self._store, target.model, patterns, serving, base, self._progress)
         root = self._store.uri
         version, created, size, sent = self._push(
             target, message, found.manifest, found.content_of, lambda file: found.copy_of(file, root)
@@ -123,6 +134,8 @@ class Pusher:
         label = target.version or self._next_version(target.model, manifest)
         manifest = self._agree(target, label, manifest)
         with in_flight(self._store, target.model, manifest.digest, self._progress.say) as flight:
+            if manifest.base:
+                add_dependent(self._store, manifest.base, target.model, manifest.digest)
             sent = send_tree(self._store, target.model, manifest, content_of, copy_of, self._progress, repair=self._repair)
             flight.confirm()
             version, created = self._commit(target, label, manifest, message)

@@ -40,6 +40,13 @@ class Deletion(Record):
     restored: Literal[True] | None = None
 
 
+class Dependent(Record):
+    """A tree of `model` needs the tree beside whose model this lies."""
+
+    model: str
+    digest: Hex
+
+
 class Event(Record):
     """Something that was done to a model.
 

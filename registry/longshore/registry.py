@@ -14,9 +14,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from longshore import deletion, layout
+from longshore.adapters import Composition, check_together, layer, pin
 from longshore.aliases import Aliases, AliasMove, check_movable
 from longshore.collection import Collector, Garbage
 from longshore.copying import copy_objects, copy_tree
+from longshore.dependents import add_dependent, list_dependents
 from longshore.events import Log
 from longshore.guarantees import Guarantee, require_conditions, try_out
 from longshore.guards import in_flight, read_clock
@@ -30,7 +32,7 @@ from longshore.vouching import Account, ask_store
 from longshore_runtime.addresses import redact
 from longshore_runtime.digests import digest_bytes
 from longshore_runtime.errors import Corrupt, LongshoreError, NotFound, Refused
-from longshore_runtime.manifest import Manifest, Serving, parse
+from longshore_runtime.manifest import Base, Manifest, Serving, parse
 from longshore_runtime.names import RESERVED, check_label, check_model
 from longshore_runtime.progress import Progress, Silent
 from longshore_runtime.pull.engine import pull
@@ -156,6 +158,28 @@ class Registry:
             )
         return parse(data, f"the manifest of {version.reference}")
 
+    def compose(self, reference: str, adapters: Sequence[str] = ()) -> Composition:
+        """What is to be served for a reference: the version with `adapters`, or the adapter that it is, with its base."""
+        version = self.resolve(reference)
+        own = self.manifest(version)
+        base = self._find_base(own.base, version) if own.base else version
+        manifest = self.manifest(base) if own.base else own
+        wanted = ([version] if own.base else []) + [self.resolve(adapter) for adapter in adapters]
+        found = [(adapter, own if adapter == version else self.manifest(adapter)) for adapter in wanted]
+        check_together(base, found)
+        serving = layer(manifest.serving, [adapter.serving for _, adapter in found])
+        return Composition(version, base, manifest, tuple(wanted), serving)
+
+    def _find_base(self, base: Base, adapter: Version) -> Version:
+        """The version that an adapter needs, which nobody may have deleted."""
+        found = self.find(base.model, base.version)
+        if found is None or found.digest != base.digest:
+            raise Corrupt(
+                f"the base of {adapter.reference}, {base.reference} with sha256:{base.digest}, is not in {self.uri}",
+                f"push the adapter again: --base {base.model}:VERSION",
+            )
+        return found
+
     def pull(self, reference: str, target: Path, progress: Progress | None = None) -> Verdict:
         """Bring a version into a folder, every byte verified."""
         version = self.resolve(reference)
@@ -185,6 +209,7 @@ class Registry:
         alias: str | None = None,
         message: str | None = None,
         serving: Serving | None = None,
+        base: str | None = None,
         progress: Progress | None = None,
         repair: bool = False,
         patterns: Patterns = EVERYTHING,
@@ -192,7 +217,8 @@ class Registry:
         """Commit a directory as a version; a version that is left out becomes the next whole number.
 
         An address (`hf://org/model@revision`, `s3://…`, a tree of another registry) is brought straight into the store;
-        `patterns` choose among its files.
+        `patterns` choose among its files. An adapter needs a `base`: a reference to a version here, which is then kept
+        as long as the adapter is.
 
         Running it again resumes what was cut short, replaces what is not what the version says, and changes nothing
         else. What a bucket has is judged by the checksums that the store keeps; `repair` has its bytes read.
@@ -201,16 +227,29 @@ class Registry:
         target = check_target(reference)
         if alias is not None:
             self._refuse_protected(target, check_label(alias, "alias"))
+        pinned = self.pin_base(base, target.model) if base is not None else None
         pusher = Pusher(self._store, self, self._identity, progress or Silent(), repair=repair)
         if "://" in str(directory):
-            pushed = pusher.import_tree(str(directory), target, message, serving, patterns)
+            pushed = pusher.import_tree(str(directory), target, message, serving, pinned, patterns)
         else:
-            pushed = pusher.push(Path(directory), target, message, serving or Serving())
+            pushed = pusher.push(Path(directory), target, message, serving or Serving(), pinned)
         version, created, size, sent = pushed
         if created:
             self._log.write(target.model, "push", version=version.version, digest=version.digest, note=message)
         moves = (self.promote(target.model, alias, version.version),) if alias else ()
         return Pushed(version, created, size, sent, moves)
+
+    def pin_base(self, reference: str, adapter: str) -> Base:
+        """The version that adapters of the model `adapter` are to add to; a model that has but one version may stand for it.
+
+        Raises Refused when it is an adapter itself.
+        """
+        wanted = parse_reference(reference)
+        if wanted == Reference(wanted.model) and len(versions := self.versions(wanted.model, limit=2)) == 1:
+            found = versions[0]
+        else:
+            found = self.resolve(reference)
+        return pin(found, self.manifest(found), adapter)
 
     def _refuse_protected(self, target: Reference, alias: str) -> None:
         """Before anything is sent: the alias would not move at the end."""
@@ -320,7 +359,13 @@ class Registry:
         for alias in aliases:
             check_label(alias, "alias")
         shown = progress or Silent()
+        if manifest.base:
+            base = self._find_base(manifest.base, version)
+            shown.say(f"{base.reference} goes along: {version.reference} is an adapter of it")
+            self.copy(base.reference, to, progress=progress)
         with in_flight(to._store, version.model, version.digest, shown.say) as flight:
+            if manifest.base:
+                add_dependent(to._store, manifest.base, version.model, version.digest)
             sent = copy_tree(version.uri, manifest, to._store, version.model, shown)
             folder = layout.signatures_folder(version.model, version.digest)
             copy_objects(self._store, to._store, [stored.key for stored in self._store.list_tree(folder)])
@@ -341,7 +386,7 @@ class Registry:
     def delete(self, reference: str, reason: str | None = None) -> Version:
         """Delete a version: nobody finds it any more, its label stays taken, its files stay until a collection.
 
-        Raises Refused, naming who, while an alias needs it.
+        Raises Refused, naming who, while an alias or an adapter needs it.
         """
         version = self.resolve(reference)
         self.require_conditions()
@@ -350,7 +395,7 @@ class Registry:
         try:
             self._refuse_needed(version)
         except Refused:  # it came between our look and our deletion, and prevails
-            restored = "an alias came to it at the same moment"
+            restored = "an alias or an adapter came to it at the same moment"
             deletion.change(self._store, version.model, version.version, by=self._identity, reason=restored, restore=True)
             raise
         self._log.write(version.model, "delete", version=version.version, digest=version.digest, note=reason)
@@ -364,6 +409,11 @@ class Registry:
             raise Refused(
                 f"{version.reference} is needed by {', '.join(names)}",
                 f"point elsewhere first: longshore alias {version.model} {names[0].rpartition('@')[2]} VERSION",
+            )
+        if adapters := list(list_dependents(self._store, version.model, version.digest)):
+            raise Refused(
+                f"{version.reference} is needed by its adapter{'s' * (len(adapters) > 1)} {', '.join(adapters)}",
+                f"delete that first: longshore delete {adapters[0]}" if ":" in adapters[0] else "it is being pushed: wait",
             )
 
     def undelete(self, reference: str, reason: str | None = None) -> Version:
@@ -382,6 +432,8 @@ class Registry:
         self.require_conditions()
         with in_flight(self._store, version.model, version.digest, Silent().say) as flight:
             self._refuse_incomplete(version)
+            if base := self.manifest(version).base:
+                add_dependent(self._store, base, version.model, version.digest)
             flight.confirm()
             deletion.change(self._store, version.model, version.version, by=self._identity, reason=reason, restore=True)
         self._log.write(version.model, "undelete", version=version.version, digest=version.digest, note=reason)

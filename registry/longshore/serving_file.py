@@ -1,6 +1,6 @@
 """The file that says how a version wants to be served: `push --serve serve.yaml`.
 
-It has the fields of `manifest.Serving`, and becomes part of the version's digest.
+It has the fields of `manifest.Serving`, and `base` for an adapter; it becomes part of the version's digest.
 """
 
 from __future__ import annotations
@@ -17,20 +17,33 @@ from longshore_runtime.manifest import ScalingDefaults, Serving
 from longshore_runtime.serve.engines import open_engine
 from longshore_runtime.serve.options import Option, group_options
 
-_PARTS: dict[str, type[BaseModel]] = {"": Serving, "scaling": ScalingDefaults}
+
+class ServingFile(Serving):
+    """What the file may say: how to serve the version, and for an adapter the reference of its `base`."""
+
+    base: str | None = None
+
+
+_PARTS: dict[str, type[BaseModel]] = {"": ServingFile, "scaling": ScalingDefaults}
 """The model of each level of the file."""
 
 
 def read_serving(path: Path) -> Serving:
     """The wishes in a YAML file; raises LongshoreError, naming the field, for what no engine could follow."""
+    return read_serving_file(path)[0]
+
+
+def read_serving_file(path: Path) -> tuple[Serving, str | None]:
+    """The same, and the reference of the base, for an adapter."""
     try:
-        serving = Serving.model_validate(_load(path))
+        content = ServingFile.model_validate(_load(path))
     except ValidationError as error:
         raise _explain(path, error) from error
+    serving = Serving.model_validate(content.model_dump(exclude={"base"}))
     open_engine(serving.engine).check_arguments(serving.arguments)
     if conflict := find_conflict(serving):
         raise LongshoreError(f"{path} contradicts itself: {conflict}", "keep one of the two")
-    return serving
+    return serving, content.base
 
 
 def find_conflict(serving: Serving) -> str | None:
@@ -78,7 +91,7 @@ def _explain(path: Path, error: ValidationError) -> LongshoreError:
     flaw = error.errors()[0]
     place = [str(part) for part in flaw["loc"]]
     field = ".".join(place) or "content"
-    known = list(_PARTS.get(".".join(place[:-1]), Serving).model_fields)
+    known = list(_PARTS.get(".".join(place[:-1]), ServingFile).model_fields)
     if flaw["type"] == "extra_forbidden":
         close = get_close_matches(place[-1], known, n=1)
         advice = f"did you mean {close[0]}?" if close else f"there are: {', '.join(known)}"

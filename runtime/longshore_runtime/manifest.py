@@ -51,7 +51,10 @@ class File(Document):
 
 
 class ModelFacts(Document):
-    """What the files say of the model. Counts are of tensors' elements, layers, heads, tokens; None where unknown."""
+    """What the files say of the model. Counts are of tensors' elements, layers, heads, tokens; None where unknown.
+
+    `base_model` is what an adapter's own configuration calls its base, `adapter_rank` the largest rank in it.
+    """
 
     architecture: str | None = None
     model_type: str | None = None
@@ -68,6 +71,7 @@ class ModelFacts(Document):
     vocabulary_size: Count | None = None
     chat_template: bool = False
     base_model: str | None = None
+    adapter_rank: Count | None = None
 
 
 class ScalingDefaults(Document):
@@ -102,6 +106,19 @@ class Origin(Document):
     licence: str | None = None
 
 
+class Base(Document):
+    """The version that an adapter adds to, in the same registry: pinned by its digest, `version` as it was called then."""
+
+    model: str
+    version: str
+    digest: Hex
+
+    @property
+    def reference(self) -> str:
+        """`model:version`."""
+        return f"{self.model}:{self.version}"
+
+
 class Manifest(Document):
     """A version's content. Build one from digested files in any order; it keeps them sorted by path."""
 
@@ -111,6 +128,7 @@ class Manifest(Document):
     model: ModelFacts = ModelFacts()
     serving: Serving = Serving()
     source: Origin | None = None
+    base: Base | None = None
 
     @model_validator(mode="before")
     @classmethod
@@ -146,12 +164,16 @@ class Manifest(Document):
         return digest_bytes(self.encode())
 
     def has_content_of(self, other: Manifest) -> bool:
-        """Whether both describe the same files served the same way.
+        """Whether both describe the same files served the same way, on the same base.
 
         Two releases of Longshore may read different facts out of the same files; that is not another content.
         """
         same_files = [(f.path, f.size, f.sha256) for f in self.files] == [(f.path, f.size, f.sha256) for f in other.files]
-        return same_files and self.serving == other.serving
+        return same_files and self.serving == other.serving and _digest_of(self.base) == _digest_of(other.base)
+
+
+def _digest_of(base: Base | None) -> str | None:
+    return base.digest if base else None
 
 
 def parse(data: bytes, name: str = "the manifest") -> Manifest:

@@ -10,7 +10,7 @@ _NAME = r"[a-z0-9](?:[-a-z0-9.]*[a-z0-9])?"
 _MODEL = re.compile(rf"(?:{_NAME}/)?{_NAME}")
 _LABEL = re.compile(r"[A-Za-z0-9](?:[-A-Za-z0-9._]*[A-Za-z0-9])?")
 
-RESERVED = frozenset({"versions", "aliases", "trees", "signatures", "deletions", "events", "guards", "staging"})
+RESERVED = frozenset({"versions", "aliases", "trees", "signatures", "deletions", "events", "guards", "staging", "dependents"})
 """Folder names of the layout; a model called so could not be told from another model's folder."""
 
 MAX_LABEL = 63

@@ -29,7 +29,7 @@ def test_what_is_not_said_leaves_old_digests_alone() -> None:
     [
         ("engine: [", "is not valid YAML"),
         ("gpu: 1", "has a field gpu, which means nothing; did you mean gpus?"),
-        ("abacus: 1", "has a field abacus, which means nothing; there are: engine, arguments, gpus, scaling"),
+        ("quota: 1", "has a field quota, which means nothing; there are: engine, arguments, gpus, scaling, base"),
         ("scaling: {maxx: 1}", "has a field scaling.maxx, which means nothing; did you mean max?"),
         ("scaling: {metric: moon}", "scaling.metric: "),
         ("scaling: {min: -1}", "scaling.min: "),

@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from longshore.serving_file import read_serving
-from longshore_runtime.manifest import ScalingDefaults, Serving
+from longshore.serving_file import ServingFile, read_serving
+from longshore_runtime.manifest import ScalingDefaults
 from support.documents import blocks
 
 PAGE = Path(__file__).parents[2] / "docs/serving.md"
@@ -23,4 +23,4 @@ def test_every_field_is_explained() -> None:
     named = set(
         re.findall(r"`([a-z.]+)`", "".join(line.split("|")[1] for line in PAGE.read_text().splitlines() if "| `" in line))
     )
-    assert named == (Serving.model_fields.keys() - {"scaling"}) | {f"scaling.{name}" for name in ScalingDefaults.model_fields}
+    assert named == (ServingFile.model_fields.keys() - {"scaling"}) | {f"scaling.{name}" for name in ScalingDefaults.model_fields}

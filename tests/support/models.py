@@ -6,6 +6,7 @@ import importlib.util
 import json
 import math
 import random
+from array import array
 from pathlib import Path
 
 from awscrt.checksums import crc64nvme
@@ -150,3 +151,28 @@ def make_file(location: Path, size: int, seed: int = 0) -> Path:
     with open(location, "wb") as file:
         file.writelines(numbers.randbytes(min(MEBI, size - start)) for start in range(0, size, MEBI))
     return location
+
+
+def make_adapter(
+    directory: Path, base: Path, *, rank: int = 8, seed: int = 0, strength: float = 0.05, **config: object
+) -> Path:
+    """A LoRA adapter for the query and value projections of the llama in `base`, which changes what it answers.
+
+    `strength` is the deviation of the numbers in both factors; `config` is added to its configuration.
+    """
+    numbers = random.Random(seed)
+    wanted = json.loads((base / "config.json").read_text())
+    hidden, heads, kv_heads = (wanted[name] for name in ("hidden_size", "num_attention_heads", "num_key_value_heads"))
+    tensors = {}
+    for number in range(wanted["num_hidden_layers"]):
+        for name, rows in (("q_proj", hidden), ("v_proj", hidden // heads * kv_heads)):
+            for factor, shape in (("A", [rank, hidden]), ("B", [rows, rank])):
+                values = array("f", (numbers.gauss(0, strength) for _ in range(math.prod(shape))))
+                tensor = f"base_model.model.model.layers.{number}.self_attn.{name}.lora_{factor}.weight"
+                tensors[tensor] = ("F32", shape, values.tobytes())
+    directory.mkdir(parents=True, exist_ok=True)
+    (directory / "adapter_model.safetensors").write_bytes(safetensors(tensors))
+    own = {"peft_type": "LORA", "r": rank, "lora_alpha": 2 * rank, "target_modules": ["q_proj", "v_proj"], "bias": "none"}
+    described = own | {"base_model_name_or_path": "org/base"} | config
+    (directory / "adapter_config.json").write_text(json.dumps(described))
+    return directory

@@ -11,7 +11,7 @@ from longshore.cli.options import json_option, registry_option
 from longshore.cli.output import open_progress, print_json, show_digest
 from longshore.importing import ChosenFiles
 from longshore.registry import Pushed, Registry
-from longshore.serving_file import read_serving
+from longshore.serving_file import read_serving_file
 from longshore.signing import Signer, read_password, require_key, sign
 from longshore_runtime.manifest import Serving
 from longshore_runtime.progress import format_size
@@ -27,6 +27,7 @@ from longshore_runtime.pull.sources import open_source
 @click.option(
     "--serve", metavar="FILE", type=click.Path(path_type=Path), help="How to serve it: YAML with engine and arguments."
 )
+@click.option("--base", metavar="REFERENCE", help="For a LoRA adapter: the version here that it is for.")
 @click.option("--include", multiple=True, metavar="PATTERN", help="Only files like this; may be repeated. For addresses.")
 @click.option("--exclude", multiple=True, metavar="PATTERN", help="No files like this; may be repeated. For addresses.")
 @click.option("--repair", is_flag=True, help="Read what is stored of this version already, and replace what is damaged.")
@@ -37,9 +38,11 @@ from longshore_runtime.pull.sources import open_source
 def push(
     source: str,
     model: str,
+    *,
     alias: str | None,
     message: str | None,
     serve: Path | None,
+    base: str | None,
     include: tuple[str, ...],
     exclude: tuple[str, ...],
     repair: bool,
@@ -52,13 +55,15 @@ def push(
 
     An address is hf://ORG/MODEL@REVISION, modelscope://…, s3://BUCKET/FOLDER or a version of another registry. Its files
     come straight into the registry's store, held against what their source publishes, with no copy on this machine.
+    A LoRA adapter names its base: the adapter is pinned to that version, which cannot be deleted before it.
     Without VERSION it becomes the next whole number. Running a push again resumes it; a version that
     exists is never changed.
     """
     patterns, address = Patterns(include, exclude), source if "://" in source else Path(source).resolve().as_uri()
     if patterns and address != source:
         raise click.UsageError(f"{source} is a directory, which is pushed whole: leave --include and --exclude out")
-    serving = read_serving(serve) if serve else None
+    serving, wished_base = read_serving_file(serve) if serve else (None, None)
+    base = base or wished_base
     if check and (address == source or Path(source).is_dir()):
         require_servable(ChosenFiles(open_source(address), patterns), serving or Serving(), source)
     signer = Signer(key, password=read_password()) if key else None
@@ -71,6 +76,7 @@ def push(
         alias=alias,
         message=message,
         serving=serving,
+        base=base,
         progress=open_progress(),
         repair=repair,
         patterns=patterns,

@@ -110,7 +110,7 @@ def _print_version(version: Version, manifest: Manifest, aliases: list[str]) -> 
         ("address", version.uri),
         ("size", f"{format_size(manifest.size)} in {len(manifest.files)} files"),
         ("model", _describe_model(facts)),
-        ("base", facts.base_model),
+        ("base", _describe_base(manifest)),
         ("context", f"{facts.context_length} tokens" if facts.context_length else None),
         ("shape", shape if facts.layers and facts.head_dim else None),
         ("chat", "has a chat template" if facts.chat_template else "no chat template"),
@@ -125,8 +125,15 @@ def _print_version(version: Version, manifest: Manifest, aliases: list[str]) -> 
         click.echo(f"  {format_size(file.size):>10}  sha256:{file.sha256[:12]}  {file.path}")
 
 
+def _describe_base(manifest: Manifest) -> str | None:
+    if manifest.base is None:
+        return manifest.model.base_model
+    return f"{manifest.base.reference}  {show_digest(manifest.base.digest)}"
+
+
 def _describe_model(facts: ModelFacts) -> str | None:
-    parts = [facts.architecture or facts.model_type, facts.dtype, facts.quantization]
+    adapter = f"LoRA adapter of rank {facts.adapter_rank}" if facts.adapter_rank else None
+    parts = [facts.architecture or facts.model_type or adapter, facts.dtype, facts.quantization]
     if facts.parameters:
         millions = facts.parameters / 1e6
         parts.insert(1, f"{millions:.1f} M parameters" if millions < 1000 else f"{millions / 1000:.1f} B parameters")

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -57,7 +57,7 @@ def facts_of(files: Mapping[str, Blob]) -> ModelFacts:
     if not any(path.endswith(paths.WEIGHT_SUFFIXES) for path in files):
         raise InvalidModel("there are no weights among the files", "add the .safetensors files of the model")
     tensors = _read_tensors(files)
-    config = _read_json(files, CONFIG)
+    config, adapter = _read_json(files, CONFIG), _read_json(files, ADAPTER_CONFIG)
     return ModelFacts(
         architecture=_first_text(config.get("architectures")),
         model_type=_text(config.get("model_type")),
@@ -66,9 +66,19 @@ def facts_of(files: Mapping[str, Blob]) -> ModelFacts:
         dtype=_main_dtype(tensors) or _text(config.get("dtype") or config.get("torch_dtype")),
         quantization=_text(_mapping(config.get("quantization_config")).get("quant_method")),
         chat_template=_has_chat_template(files),
-        base_model=_text(_read_json(files, ADAPTER_CONFIG).get("base_model_name_or_path")),
+        base_model=_text(adapter.get("base_model_name_or_path")),
+        adapter_rank=max((*map(_rank, _mapping(adapter.get("rank_pattern")).values()), _rank(adapter.get("r")))) or None,
         **_read_shape(_mapping(config.get("text_config")) or config),
     )
+
+
+def is_adapter(files: Container[str]) -> bool:
+    """Whether the paths are those of an adapter, which serves nothing without its base."""
+    return ADAPTER_CONFIG in files and CONFIG not in files
+
+
+def _rank(value: object) -> int:
+    return value if type(value) is int and value > 0 else 0
 
 
 def _read_gguf_facts(files: Mapping[str, Blob], names: list[str]) -> ModelFacts:

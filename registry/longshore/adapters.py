@@ -1,0 +1,81 @@
+"""Adapters: versions that add to another version, their base, and are served with it. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass
+
+from longshore.version import Version
+from longshore_runtime.errors import LongshoreError, Refused
+from longshore_runtime.manifest import Base, Manifest, ModelFacts, Serving
+from longshore_runtime.serve.facts import is_adapter
+from longshore_runtime.serve.options import flatten, group_options, merge_options
+
+
+@dataclass(frozen=True)
+class Composition:
+    """What is served together: `base` with `manifest`, and its `adapters`. `version` was asked for: the base or an adapter.
+
+    `serving` is how: as the base wishes, and over that as the adapters do, in their order.
+    """
+
+    version: Version
+    base: Version
+    manifest: Manifest
+    adapters: tuple[Version, ...]
+    serving: Serving
+
+
+def require_base(paths: Collection[str], facts: ModelFacts, base: Base | None, name: str) -> None:
+    """Raise Refused, before anything is sent, for an adapter that names no base, and for a base of what is no adapter."""
+    if is_adapter(paths) and base is None:
+        configured = f" (its configuration says {facts.base_model})" if facts.base_model else ""
+        raise Refused(
+            f"{name} is an adapter, and nothing says which version it is for{configured}",
+            "name the version of its base in this registry: --base MODEL:VERSION",
+        )
+    if base is not None and not is_adapter(paths):
+        raise Refused(f"{name} is no adapter: it needs no base", "leave out --base, and base in the serving file")
+
+
+def pin(base: Version, manifest: Manifest, adapter: str) -> Base:
+    """The base of a version of the model `adapter`. Raises Refused for one that cannot be a base."""
+    if manifest.base is not None or is_adapter([file.path for file in manifest.files]):
+        own = f" of {manifest.base.reference}" if manifest.base else ""
+        raise Refused(f"{base.reference} is itself an adapter{own}", "name a whole model: --base MODEL:VERSION")
+    if base.model == adapter:
+        raise Refused(
+            f"an adapter of {base.reference} cannot be a version of {adapter} too: both answer by their model's name",
+            f"give it a name of its own, such as {adapter}-tuned",
+        )
+    return Base(model=base.model, version=base.version, digest=base.digest)
+
+
+def layer(base: Serving, adapters: Collection[Serving]) -> Serving:
+    """How a base is served with its adapters: what an adapter wishes replaces what the base does."""
+    found = base
+    for wish in adapters:
+        options = merge_options(group_options(found.arguments), group_options(wish.arguments))
+        gpus = found.gpus if wish.gpus is None else wish.gpus
+        found = found.model_copy(
+            update={"arguments": tuple(flatten(options)), "gpus": gpus, "scaling": wish.scaling or found.scaling}
+        )
+    return found
+
+
+def check_together(base: Version, adapters: Collection[tuple[Version, Manifest]]) -> None:
+    """Raise LongshoreError unless all the adapters are of this base, each under a name of its own."""
+    names: dict[str, str] = {}
+    for adapter, manifest in adapters:
+        if manifest.base is None:
+            raise LongshoreError(f"{adapter.reference} is no adapter", f"push it as one: --base {base.reference}")
+        if (manifest.base.model, manifest.base.digest) != (base.model, base.digest):
+            raise LongshoreError(
+                f"{adapter.reference} is an adapter of {manifest.base.reference}, not of {base.reference}",
+                f"serve it with its own base, or push it with --base {base.reference}",
+            )
+        if other := names.get(adapter.model):
+            raise LongshoreError(
+                f"{other} and {adapter.reference} would both answer as {adapter.model}", "serve them apart, or one of them"
+            )
+        names[adapter.model] = adapter.reference
