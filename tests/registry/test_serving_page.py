@@ -23,4 +23,6 @@ def test_every_field_is_explained() -> None:
     named = set(
         re.findall(r"`([a-z.]+)`", "".join(line.split("|")[1] for line in PAGE.read_text().splitlines() if "| `" in line))
     )
-    assert named == (ServingFile.model_fields.keys() - {"scaling"}) | {f"scaling.{name}" for name in ScalingDefaults.model_fields}
+    assert named == (ServingFile.model_fields.keys() - {"scaling"}) | {
+        f"scaling.{name}" for name in ScalingDefaults.model_fields
+    }
