@@ -25,16 +25,17 @@ class LocalFile:
     size: int
 
 
-def scan(directory: Path) -> tuple[LocalFile, ...]:
+def scan(directory: Path, home: Path | None = None) -> tuple[LocalFile, ...]:
     """Every file below `directory` that belongs to the model, ordered by path.
 
-    A symbolic link to a file inside the tree counts as that file. Raises Refused, naming the entry,
-    for links that leave the tree, for devices and sockets, and for names that no manifest may hold.
+    A symbolic link to a file inside the tree, or below `home`, counts as that file. Raises Refused, naming the
+    entry, for links that lead elsewhere, for devices and sockets, and for names that no manifest may hold.
     """
     if not directory.is_dir():
         raise NotFound(f"{directory} is not a directory", "name the folder that holds config.json and the weights")
     try:
-        files = sorted(_walk(directory, directory.resolve(), ""), key=lambda file: file.path)
+        roots = (directory.resolve(), *([home] if home else []))
+        files = sorted(_walk(directory, roots, ""), key=lambda file: file.path)
     except OSError as error:
         raise StoreFailed(f"cannot read {error.filename or directory}: {error.strerror}", "check its permissions") from error
     if collision := paths.find_collision(file.path for file in files):
@@ -42,7 +43,7 @@ def scan(directory: Path) -> tuple[LocalFile, ...]:
     return tuple(files)
 
 
-def _walk(directory: Path, root: Path, prefix: str) -> Iterator[LocalFile]:
+def _walk(directory: Path, roots: tuple[Path, ...], prefix: str) -> Iterator[LocalFile]:
     with os.scandir(directory) as entries:
         for entry in entries:
             path = unicodedata.normalize("NFC", prefix + entry.name)
@@ -52,14 +53,14 @@ def _walk(directory: Path, root: Path, prefix: str) -> Iterator[LocalFile]:
                 raise Refused(f"the file name {path!r} cannot be used: {flaw}", "rename the file")
             location = Path(entry.path)
             if entry.is_dir(follow_symlinks=False):
-                yield from _walk(location, root, path + "/")
+                yield from _walk(location, roots, path + "/")
             else:
-                yield LocalFile(path, location, _size_of_file(location, root))
+                yield LocalFile(path, location, _size_of_file(location, roots))
 
 
-def _size_of_file(location: Path, root: Path) -> int:
+def _size_of_file(location: Path, roots: tuple[Path, ...]) -> int:
     target = Path(os.path.realpath(location))  # unlike resolve(), without an exception for a loop
-    if location.is_symlink() and not target.is_relative_to(root):
+    if location.is_symlink() and not any(target.is_relative_to(root) for root in roots):
         raise Refused(
             f"{location} is a link to {target}, outside of the model's directory",
             "replace it by the file itself (`cp -rL` copies a tree that way; `hf download --local-dir` makes one)",

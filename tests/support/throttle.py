@@ -6,6 +6,7 @@ import contextlib
 import socket
 import threading
 import time
+from collections import Counter
 from collections.abc import Iterator
 
 _PIECE = 64 * 1024
@@ -14,21 +15,27 @@ _PIECE = 64 * 1024
 class _Line:
     """Bytes that may pass, `rate` more every second."""
 
-    def __init__(self, rate: int) -> None:
+    def __init__(self, rate: int, passed: Counter[str] | None) -> None:
+        self._passed = passed
         self._rate, self._free, self._lock = rate, time.monotonic(), threading.Lock()
 
     def wait_for(self, count: int) -> None:
         with self._lock:
             now = time.monotonic()
             self._free = max(self._free, now) + count / self._rate
+            if self._passed is not None:
+                self._passed["bytes"] += count
             until = self._free
         time.sleep(max(0.0, until - now))
 
 
 @contextlib.contextmanager
-def run_throttle(host: str, server: tuple[str, int], rate: int) -> Iterator[str]:
-    """Serve `http://host:port`, which stands for `server`, at `rate` bytes a second; yields that address."""
-    line = _Line(rate)
+def run_throttle(host: str, server: tuple[str, int], rate: int, passed: Counter[str] | None = None) -> Iterator[str]:
+    """Serve `http://host:port`, which stands for `server`, at `rate` bytes a second; yields that address.
+
+    `passed["bytes"]` counts them.
+    """
+    line = _Line(rate, passed)
     with socket.create_server((host, 0)) as listener:
         threading.Thread(target=_accept, args=(listener, server, line), daemon=True).start()
         try:

@@ -21,8 +21,7 @@ from types import FrameType
 from longshore_runtime.addresses import pinned_digest, redact
 from longshore_runtime.errors import Interrupted, LongshoreError
 from longshore_runtime.progress import Lines
-from longshore_runtime.pull.engine import pull
-from longshore_runtime.pull.patterns import read_patterns
+from longshore_runtime.pull.pod import Pod
 from longshore_runtime.termination import leave_message
 
 USAGE = "usage: python -m longshore_runtime.pull SOURCE FOLDER [SOURCE FOLDER …]"
@@ -50,12 +49,13 @@ def main(arguments: list[str]) -> int:
         leave_message(LongshoreError(f"{len(arguments)} arguments are not pairs of SOURCE and FOLDER", USAGE))
         return 2
     pairs = [(source, Path(folder)) for source, folder in zip(arguments[::2], arguments[1::2], strict=True)]
+    pod: Pod | None = None
     for source, folder in pairs:
         meter = Meter()
         try:
-            others = tuple(other for _, other in pairs if other != folder)
+            pod = pod or Pod([folder for _, folder in pairs], meter)
             with _stoppable(source, meter):
-                verdict = pull(source, folder, meter, patterns=read_patterns(), others=others)
+                verdict = pod.pull(source, folder, meter)
             print(json.dumps(verdict.as_dict()), flush=True)
         except LongshoreError as error:
             return _fail(error, source, meter)

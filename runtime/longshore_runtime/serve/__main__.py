@@ -13,6 +13,7 @@ from pathlib import Path
 from types import FrameType
 
 from longshore_runtime.errors import LongshoreError
+from longshore_runtime.leases import Keeper, find_leases
 from longshore_runtime.serve.engines import open_engine
 from longshore_runtime.serve.engines.port import Task
 from longshore_runtime.serve.launcher import Launcher
@@ -26,6 +27,7 @@ START_DEADLINE = 3600.0
 def main(arguments: list[str]) -> int:
     """Serve until told to stop (SIGTERM, SIGINT); returns the exit code."""
     options, for_engine = build_parser().parse_known_args(arguments)
+    Keeper(find_leases(options.model_dir)).start()  # to its end: the node's cache keeps what this pod reads
     try:
         facts, serving = read_model(options.model_dir)
         task = Task(

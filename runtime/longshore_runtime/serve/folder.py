@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from longshore_runtime import tree
+from longshore_runtime import paths, tree
 from longshore_runtime.digests import read_fully
 from longshore_runtime.errors import InvalidModel
 from longshore_runtime.tree import LocalFile
@@ -14,7 +14,7 @@ class Folder:
     """The files below a directory. Reading one that ends too soon raises InvalidModel."""
 
     def __init__(self, directory: Path) -> None:
-        self._files = {file.path: file for file in tree.scan(directory)}
+        self._files = {file.path: file for file in tree.scan(directory, _find_home(directory))}
 
     def list_files(self) -> list[LocalFile]:
         """Every file, ordered by path."""
@@ -30,3 +30,9 @@ class Folder:
         with open(self._files[path].location, "rb", buffering=0) as file:
             if read_fully(file.fileno(), buffer, offset) < len(buffer):
                 raise InvalidModel(f"{path} is damaged or cut short", "download or copy the file again")
+
+
+def _find_home(directory: Path) -> Path | None:
+    """Where the initializer linked the files from: the tree in the node's cache that the manifest lies in."""
+    manifest = directory / paths.MANIFEST
+    return manifest.resolve().parents[1] if manifest.is_symlink() else None

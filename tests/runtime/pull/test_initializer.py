@@ -81,7 +81,7 @@ def test_a_usage_error_and_a_bug_have_last_words_too(
 ) -> None:
     assert initializer.main(["s3://b/m"]) == 2
     assert json.loads(log.read_text())["error"] == "1 arguments are not pairs of SOURCE and FOLDER"
-    monkeypatch.setattr(initializer, "pull", lambda *_, **__: 1 / 0)
+    monkeypatch.setattr(initializer, "Pod", lambda *_: 1 / 0)
     assert initializer.main(["s3://b/m", str(tmp_path / "t")]) == 1
     assert json.loads(log.read_text())["error"] == "a bug in Longshore: ZeroDivisionError"
     assert "ZeroDivisionError: division by zero" in capsys.readouterr().err

@@ -1,0 +1,80 @@
+"""Pulls as a pod's environment asks for them: through the node's cache, with the signatures that are required.
+
+What a start from the cache does not need is not imported before it is: a second start is to take no time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from longshore_runtime.addresses import pinned_digest
+from longshore_runtime.progress import Progress
+from longshore_runtime.pull.cache.settings import read_settings
+from longshore_runtime.pull.patterns import read_patterns
+
+if TYPE_CHECKING:
+    from longshore_runtime.pull.cache.pulling import Cache, Request
+    from longshore_runtime.pull.verdict import Verdict
+
+
+class Pod:
+    """One pod's pulls into its folders `targets`. Raises LongshoreError for an environment that makes no sense."""
+
+    def __init__(self, targets: Collection[Path], progress: Progress) -> None:
+        self._targets = tuple(targets)
+        self._cache = self._open_cache(progress)
+
+    def _open_cache(self, progress: Progress) -> Cache | None:
+        settings = read_settings()
+        if settings is None:
+            return None
+        from longshore_runtime.pull.cache.pulling import Bypassed, Cache
+
+        try:
+            return Cache(settings, self._targets)
+        except Bypassed as error:
+            progress.say(f"not through the cache: {error}")
+            return None
+
+    def pull(self, uri: str, target: Path, progress: Progress) -> Verdict:
+        """Bring the tree at `uri` into `target`; see `engine.pull`."""
+        others = tuple(other for other in self._targets if other != target)
+        if self._cache is not None and (digest := self._find_digest(uri)):
+            from longshore_runtime.pull.cache.links import unlink_tree
+            from longshore_runtime.pull.cache.pulling import Bypassed
+
+            try:
+                return self._cache.pull(self._request(uri, digest, target, others, progress))
+            except Bypassed as error:
+                progress.say(f"not through the cache: {error}")
+                unlink_tree(self._cache.root, target)
+        from longshore_runtime.pull.engine import pull
+
+        return pull(uri, target, progress, patterns=read_patterns(), others=others)
+
+    def _find_digest(self, uri: str) -> str | None:
+        """The digest (hex) of the tree at an address that says or looks up which it is; others are not cached."""
+        if uri.startswith("longshore://"):
+            from longshore_runtime.pull.sources import open_source
+
+            return open_source(uri).digest
+        return pinned_digest(uri)
+
+    def _request(self, uri: str, digest: str, target: Path, others: tuple[Path, ...], progress: Progress) -> Request:
+        from longshore_runtime.pull.cache.pulling import Request
+
+        def measure() -> int:
+            from longshore_runtime.pull.sources import open_source
+            from longshore_runtime.pull.verification import read_manifest
+
+            manifest = read_manifest(open_source(uri), digest)
+            return manifest.size if manifest else 0
+
+        def fill(folder: Path) -> Verdict:
+            from longshore_runtime.pull.engine import pull
+
+            return pull(uri, folder, progress, digest)
+
+        return Request(uri, digest, target, others, progress, measure, fill, lambda _: None)
