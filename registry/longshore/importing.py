@@ -22,8 +22,9 @@ from longshore import layout
 from longshore.adapters import require_base
 from longshore.sending import content_at
 from longshore.storage.content import Content
-from longshore.storage.lanes import LANES, MEMORY, Lanes
+from longshore.storage.lanes import MEMORY, Lanes
 from longshore.storage.port import Draft, Store
+from longshore.storage.uploads import PART_SIZE
 from longshore_runtime import paths
 from longshore_runtime.addresses import redact
 from longshore_runtime.digests import chunk_ranges, digest_chunk
@@ -40,7 +41,6 @@ from longshore_runtime.serve.facts import read_facts
 
 _PARALLEL_FILES = 4
 _ATTEMPTS = 2
-LANE_SIZE = MEMORY // LANES
 _DESCRIPTIONS = (".json", ".jinja")
 _README = "README.md"
 _LARGEST_DESCRIPTION = 16 * 1024 * 1024
@@ -136,7 +136,7 @@ class _Importer:
         self._progress.begin("importing", sum(entry.size for entry in entries))
         try:
             with Lanes() as lanes, ThreadPoolExecutor(count) as pool:
-                window = 1 if self._source.sequential else LANES // count
+                window = 1 if self._source.sequential else MEMORY // PART_SIZE // count
                 largest_first = sorted(entries, key=lambda entry: -entry.size)
                 return tuple(pool.map(lambda entry: self._take(entry, lanes, window), largest_first))
         finally:
@@ -174,28 +174,31 @@ class _Importer:
         """Read a file once, digest it, pass it on; None when it is not what is published of it."""
         part = draft.part_size if draft else 2 * CHUNK_SIZE
         ranges = list(chunk_ranges(entry.size, part)) or [(0, 0)]
-        sha256, published = hashlib.sha256(), entry.checksum.begin(entry.size) if entry.checksum else None
-        crc64, chunks = 0, list[str]()
+        sha256 = hashlib.sha256()
+        other = entry.checksum.begin(entry.size) if entry.checksum and entry.checksum.algorithm != "sha256" else None
+        crc64, chunks, idle = 0, list[str](), list[bytearray]()
         told = self._progress.advance
-        for data, digests in lanes.stream(
-            (partial(self._move, entry, n, *each, draft) for n, each in enumerate(ranges)), window
-        ):
+        tasks = (partial(self._move, entry, number, *each, draft, idle) for number, each in enumerate(ranges))
+        for data, digests in lanes.stream(tasks, window):
             sha256.update(data)
-            if published:
-                published.update(data)
+            if other:
+                other.update(data)
             crc64 = crc64nvme(data, crc64)
             chunks += digests
             told(len(data))
-        if entry.checksum and published and published.hexdigest() != entry.checksum.value:
+            idle.append(data)
+        if entry.checksum and (other or sha256).hexdigest() != entry.checksum.value:
             told(-entry.size)
             return None
         return File(
             path=entry.path, size=entry.size, sha256=sha256.hexdigest(), crc64nvme=f"{crc64:016x}", blake3=tuple(chunks)
         )
 
-    def _move(self, entry: Entry, number: int, offset: int, length: int, draft: Draft | None) -> tuple[bytearray, list[str]]:
-        """One part from the source to the draft."""
-        data = bytearray(length)
+    def _move(
+        self, entry: Entry, number: int, offset: int, length: int, draft: Draft | None, idle: list[bytearray]
+    ) -> tuple[bytearray, list[str]]:
+        """One part from the source to the draft, by way of a buffer that is idle, where there is one."""
+        data = _reuse(idle, length)
         view = memoryview(data)
         for start, size in chunk_ranges(length, CHUNK_SIZE):
             read_chunk(self._source, Chunk(entry.path, offset + start, size), view[start : start + size])
@@ -219,6 +222,15 @@ class _Importer:
 
     def _record(self, entry: Entry) -> str:
         return f"{self._staging}digests/{entry.path}.json"
+
+
+def _reuse(idle: list[bytearray], length: int) -> bytearray:
+    """One of the idle buffers, or a new one where that is not of this length."""
+    try:
+        data = idle.pop()
+    except IndexError:
+        return bytearray(length)
+    return data if len(data) == length else bytearray(length)
 
 
 def _look(source: Source, entries: Iterable[Entry]) -> tuple[ModelFacts, str | None]:

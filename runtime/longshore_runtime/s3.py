@@ -15,7 +15,6 @@ from functools import cache
 from typing import TYPE_CHECKING, Any, cast
 from urllib.parse import urlsplit
 
-import boto3
 import botocore.session
 from botocore import UNSIGNED
 from botocore.config import Config
@@ -88,13 +87,11 @@ def connect(s3: Mapping[str, Any] | None = None, read_timeout: float | None = No
     `s3` are botocore's own options of that name, `read_timeout` the seconds of silence after which a request is repeated.
     """
     settings = read_s3_settings()
-    options: Any = dict(s3 or {})
     config = Config(
         retries={"mode": "standard", "max_attempts": settings.attempts},
         max_pool_connections=CONNECTIONS,
         connect_timeout=settings.connect_timeout,
         read_timeout=settings.read_timeout if read_timeout is None else read_timeout,
-        s3=options,
         tcp_keepalive=True,
         # What is sent names its checksum where it matters; some stores choke on boto3's unasked-for ones.
         request_checksum_calculation="when_required",
@@ -103,9 +100,15 @@ def connect(s3: Mapping[str, Any] | None = None, read_timeout: float | None = No
     )
     try:
         make: Any = _open_session().create_client
-        client = cast("S3Client", make("s3", config=config, **settings.given))
-        if style := _addressing(client, settings):
-            client = cast("S3Client", make("s3", config=config.merge(Config(s3=options | style)), **settings.given))
+
+        def address(style: dict[str, Any]) -> S3Client:
+            options: Any = {**(s3 or {}), **style}
+            return cast("S3Client", make("s3", config=config.merge(Config(s3=options)), **settings.given))
+
+        likely = _addressing(_named_endpoint(settings), settings)
+        client = address(likely)
+        if (style := _addressing(client.meta.endpoint_url, settings)) != likely:
+            client = address(style)
         ask_again: Any = _ask_again
         client.meta.events.register("needs-retry.s3", ask_again)
     except (BotoCoreError, ValueError) as error:
@@ -143,34 +146,40 @@ def _parse_time(text: Any) -> datetime:
         return parse_timestamp(text)
 
 
-def _addressing(client: S3Client, settings: S3Settings) -> Any:
+def _named_endpoint(settings: S3Settings) -> str:
+    """The endpoint that the environment names. A file may name another, which only a client that is made tells."""
+    named = settings.given.get("endpoint_url") or os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
+    return named or "https://s3.amazonaws.com"
+
+
+def _addressing(endpoint: str, settings: S3Settings) -> dict[str, Any]:
     """How buckets are addressed, where that is not boto3's own choice: stores other than AWS by path."""
     style: dict[str, Any] = {"use_accelerate_endpoint": True} if settings.accelerate else {}
-    if settings.virtual or not _is_aws(client):
+    if settings.virtual or not _is_aws(endpoint):
         style["addressing_style"] = "virtual" if settings.virtual else "path"
     return style
 
 
 def identity(client: S3Client) -> str:
     """Who the credentials belong to: the ARN that STS tells, else (a store without STS, no answer) the access key's id."""
-    settings, session = read_s3_settings(), boto3.Session()
+    settings, session = read_s3_settings(), _open_session()
     credentials = session.get_credentials()
     key = settings.given.get("aws_access_key_id") or (credentials.access_key if credentials else None)
     if settings.anonymous or key is None:
         return "anonymous"
-    if not _is_aws(client) and not os.environ.get("AWS_ENDPOINT_URL_STS"):
+    if not _is_aws(client.meta.endpoint_url) and not os.environ.get("AWS_ENDPOINT_URL_STS"):
         return f"key {key}"  # nobody says where its STS is
     config = Config(retries={"total_max_attempts": 1}, connect_timeout=2, read_timeout=2)
     keys = {name: value for name, value in settings.given.items() if name != "endpoint_url"}
-    make: Any = session.client
+    make: Any = session.create_client
     try:
         return str(make("sts", config=config, **keys).get_caller_identity()["Arn"])
     except (BotoCoreError, ClientError):
         return f"key {key}"
 
 
-def _is_aws(client: S3Client) -> bool:
-    return (urlsplit(client.meta.endpoint_url).hostname or "").endswith((".amazonaws.com", ".amazonaws.com.cn"))
+def _is_aws(endpoint: str) -> bool:
+    return (urlsplit(endpoint).hostname or "").endswith((".amazonaws.com", ".amazonaws.com.cn"))
 
 
 def error_code(error: ClientError) -> str:

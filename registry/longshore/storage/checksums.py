@@ -37,21 +37,21 @@ class Checksum:
     creation: Mapping[str, str]
     full_object: bool = False
 
-    def request(self, body: Body) -> dict[str, Any]:
-        """What a request that carries the body says of it."""
-        return {self.parameter: self.of(body)}
+    def request(self, value: str) -> dict[str, Any]:
+        """What a request says whose body has this checksum."""
+        return {self.parameter: value}
 
-    def confirms(self, answer: Mapping[str, Any], body: Body) -> bool:
-        """Whether the store's answer is about these bytes. An answer that says nothing contradicts nothing."""
+    def confirms(self, answer: Mapping[str, Any], value: str) -> bool:
+        """Whether the store's answer is about a body of this checksum. An answer that says nothing contradicts nothing."""
         told = answer.get(self.answer)
-        return told is None or told == self._told(body)
+        return told is None or told == self._told(value)
 
-    def matches(self, listed: Mapping[str, Any], body: Body) -> bool:
-        """Whether the part that the store lists has these bytes."""
-        return listed.get("Size") == len(body) and listed.get(self.answer) == self._told(body)
+    def matches(self, listed: Mapping[str, Any], length: int, value: str) -> bool:
+        """Whether the part that the store lists is of this length and has this checksum."""
+        return listed.get("Size") == length and listed.get(self.answer) == self._told(value)
 
-    def _told(self, body: Body) -> str:
-        return f'"{base64.b64decode(self.of(body)).hex()}"' if self.answer == "ETag" else self.of(body)
+    def _told(self, value: str) -> str:
+        return f'"{base64.b64decode(value).hex()}"' if self.answer == "ETag" else value
 
 
 def _crc64(body: Body) -> str:
@@ -90,7 +90,7 @@ def _is_verified(checksum: Checksum, client: S3Client, bucket: str, key: str) ->
     """Whether the right value is accepted and a wrong one is not."""
     for body in (b"bytes", b"other bytes"):
         try:
-            client.put_object(Bucket=bucket, Key=key, Body=b"bytes", **checksum.request(body))
+            client.put_object(Bucket=bucket, Key=key, Body=b"bytes", **checksum.request(checksum.of(body)))
         except ClientError as error:
             status = error.response["ResponseMetadata"]["HTTPStatusCode"]
             if status not in (400, 501):

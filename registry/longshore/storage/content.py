@@ -27,13 +27,15 @@ class Content:
     def read(self, offset: int, length: int) -> bytearray:
         """`length` bytes from `offset`, which begins a chunk, to the end of a chunk. Raises `wrong` when they are others."""
         data = bytearray(length)
-        view = memoryview(data)
-        first = offset // self.chunk_size
+        self.fill(offset, memoryview(data))
+        return data
+
+    def fill(self, offset: int, view: memoryview) -> None:
+        """The same into a buffer, as many as it has room for."""
         self.read_into(offset, view)
-        for number, (start, size) in enumerate(chunk_ranges(length, self.chunk_size), start=first):
+        for number, (start, size) in enumerate(chunk_ranges(len(view), self.chunk_size), start=offset // self.chunk_size):
             if digest_chunk(view[start : start + size]) != self.file.blake3[number]:
                 raise self.wrong
-        return data
 
     def chunks(self) -> Iterator[bytearray]:
         """Every chunk in order."""

@@ -13,7 +13,9 @@ from typing import Self, TypeVar
 T = TypeVar("T")
 
 LANES = 16
-MEMORY = 256 * 1024 * 1024
+MEMORY = 128 * 1024 * 1024
+_LARGE = 1024 * 1024
+"""Bytes of a buffer that is worth being kept."""
 
 
 class Lanes:
@@ -22,6 +24,7 @@ class Lanes:
     def __init__(self, count: int = LANES, memory: int = MEMORY) -> None:
         self._pool = ThreadPoolExecutor(count, thread_name_prefix="lane")
         self._memory, self._used, self._changed = memory, 0, threading.Condition()
+        self._idle: list[bytearray] = []
 
     def __enter__(self) -> Self:
         return self
@@ -63,6 +66,32 @@ class Lanes:
             for future in waiting:
                 future.cancel()
             wait(waiting)
+
+    @contextmanager
+    def buffer(self, size: int) -> Iterator[bytearray]:
+        """A buffer of `size` bytes of the shared memory, whatever they hold; it is somebody else's afterwards.
+
+        Most are parts of one length, so they are used again: to be given memory by the system takes about as long as
+        sending what is put into it.
+        """
+        with self.room(size):
+            buffer = self._take(size)
+            try:
+                yield buffer
+            finally:
+                if size >= _LARGE:
+                    with self._changed:
+                        self._idle.append(buffer)
+
+    def _take(self, size: int) -> bytearray:
+        """An idle buffer of this size, or a new one, for which idle ones of other sizes make room."""
+        with self._changed:
+            for number, buffer in enumerate(self._idle):
+                if len(buffer) == size:
+                    return self._idle.pop(number)
+            while self._idle and self._used + sum(map(len, self._idle)) > self._memory:
+                self._idle.pop(0)
+        return bytearray(size)
 
     @contextmanager
     def room(self, size: int) -> Iterator[None]:

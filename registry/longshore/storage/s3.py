@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 from botocore.exceptions import BotoCoreError, ClientError
 
 from longshore import layout
+from longshore.storage.bodies import send_at_once
 from longshore.storage.checksums import CRC64, SHA256, Checksum, choose, is_damage
 from longshore.storage.content import Content
 from longshore.storage.lanes import Lanes
@@ -51,13 +52,14 @@ class S3Store(s3.S3Folder):
 
     def create(self, key: str, data: bytes) -> Created:
         # 409 says that another conditional write of the key is under way; its outcome is worth waiting for.
+        value = SHA256.of(data)
         for attempt in range(_CREATE_ATTEMPTS):
             with s3.explained(self.uri_of(key)):
                 try:
                     answer = self.client.put_object(
-                        Bucket=self.bucket, Key=self.prefix + key, Body=data, IfNoneMatch="*", **SHA256.request(data)
+                        Bucket=self.bucket, Key=self.prefix + key, Body=data, IfNoneMatch="*", **SHA256.request(value)
                     )
-                    if SHA256.confirms(answer, data):
+                    if SHA256.confirms(answer, value):
                         return Created(True, data)
                     code = _UNSURE  # an answer to something else
                 except ClientError as error:
@@ -135,12 +137,13 @@ class S3Store(s3.S3Folder):
         written = 0
         for _ in range(_CREATE_ATTEMPTS):
             body = uuid.uuid4().hex.encode()
+            value = SHA256.of(body)
             with s3.explained(self.uri_of(key)):
                 try:
                     answer = self.client.put_object(
-                        Bucket=self.bucket, Key=self.prefix + key, Body=body, IfNoneMatch="*", **SHA256.request(body)
+                        Bucket=self.bucket, Key=self.prefix + key, Body=body, IfNoneMatch="*", **SHA256.request(value)
                     )
-                    written += SHA256.confirms(answer, body)  # or else it answers something else
+                    written += SHA256.confirms(answer, value)  # or else it answers something else
                 except ClientError as error:
                     if s3.error_code(error) in _TAKEN | _BUSY:
                         return True
@@ -249,7 +252,7 @@ class S3Store(s3.S3Folder):
     def _bulk(self) -> S3Client:
         """For bodies whose checksum is signed in their stead: a second pass over every byte proves nothing more."""
         signed = self._checksum is not CRC64
-        return s3.connect(s3={"payload_signing_enabled": signed})
+        return send_at_once(s3.connect(s3={"payload_signing_enabled": signed}))
 
     @cached_property
     def _patient(self) -> S3Client:

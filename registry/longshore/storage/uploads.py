@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from botocore.exceptions import BotoCoreError, ClientError
 
+from longshore.storage.bodies import Body
 from longshore.storage.checksums import Checksum, is_damage, join_crc64, spell_checksum
 from longshore.storage.content import Content
 from longshore.storage.lanes import Lanes
@@ -58,13 +59,14 @@ class Upload:
 
     def _put_whole(self, checksum: Checksum, lanes: Lanes) -> None:
         size = self._content.file.size
-        with lanes.room(size):
-            body = self._content.read(0, size)
+        with lanes.buffer(size) as body:
+            self._content.fill(0, memoryview(body))
+            value = checksum.of(body)
             put_again(
                 lambda: self._client.put_object(
-                    **self._where, Body=bytes(body), Metadata=self._metadata, **checksum.request(body)
+                    **self._where, Body=cast(Any, Body(body)), Metadata=self._metadata, **checksum.request(value)
                 ),
-                lambda answer: checksum.confirms(answer, body),
+                lambda answer: checksum.confirms(answer, value),
             )
         self.sent += size
 
@@ -73,20 +75,19 @@ class Upload:
         upload, present = self._resume(checksum) or (self._begin(checksum.creation), {})
 
         def put(number: int, offset: int, length: int) -> dict[str, Any]:
-            with lanes.room(length):
-                body = self._content.read(offset, length)
-                answer = present.get(number, {})
-                if not checksum.matches(answer, body):
+            with lanes.buffer(length) as body:
+                self._content.fill(offset, memoryview(body))
+                answer, value = present.get(number, {}), checksum.of(body)
+                if not checksum.matches(answer, length, value):
+                    part: Any = {"UploadId": upload, "PartNumber": number, "Body": Body(body)}
                     answer = put_again(
-                        lambda: self._client.upload_part(
-                            **self._where, UploadId=upload, PartNumber=number, Body=cast(Any, body), **checksum.request(body)
-                        ),
-                        lambda answer: checksum.confirms(answer, body),
+                        lambda: self._client.upload_part(**self._where, **part, **checksum.request(value)),
+                        lambda answer: checksum.confirms(answer, value),
                     )
                     self.sent += length
                 advance(length)
-                part = {"PartNumber": number, "ETag": answer["ETag"]}
-                return part | ({checksum.parameter: checksum.of(body)} if checksum.creation else {})
+                named = {checksum.parameter: value} if checksum.creation else {}
+                return {"PartNumber": number, "ETag": answer["ETag"]} | named
 
         parts = lanes.run([partial(put, number, *each) for number, each in enumerate(ranges, start=1)])
         whole: dict[str, Any] = {}
@@ -178,16 +179,19 @@ class S3Draft:
         return self._client.create_multipart_upload(**self._where, **creation)["UploadId"]
 
     def put(self, number: int, data: bytes | bytearray) -> None:
+        value = self._checksum.of(data)
+
         def send() -> Any:
+            told: Any = self._checksum.request(value)
             if not self._upload:
-                return self._client.put_object(**self._where, Body=bytes(data), **self._checksum.request(data))
-            part: Any = {"UploadId": self._upload, "PartNumber": number + 1, "Body": data}
-            return self._client.upload_part(**self._where, **part, **self._checksum.request(data))
+                return self._client.put_object(**self._where, Body=cast(Any, Body(data)), **told)
+            part: Any = {"UploadId": self._upload, "PartNumber": number + 1, "Body": Body(data)}
+            return self._client.upload_part(**self._where, **part, **told)
 
         with s3.explained(self._name):
-            answer = put_again(send, lambda answer: self._checksum.confirms(answer, data))
+            answer = put_again(send, lambda answer: self._checksum.confirms(answer, value))
         part = {"PartNumber": number + 1, "ETag": answer["ETag"]}
-        self._parts[number] = part | ({self._checksum.parameter: self._checksum.of(data)} if self._checksum.creation else {})
+        self._parts[number] = part | ({self._checksum.parameter: value} if self._checksum.creation else {})
 
     def finish(self) -> None:
         if self._upload:

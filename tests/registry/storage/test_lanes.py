@@ -50,3 +50,22 @@ def test_memory_is_shared_out_and_one_alone_gets_any_amount() -> None:
         lanes.run([lambda: work(lanes, 40) for _ in range(20)])
         assert 40 <= most[0] <= 100
         lanes.run([lambda: work(lanes, 1000)])
+
+
+def test_buffers_are_used_again_and_never_by_two_at_once() -> None:
+    large, made, held = 1024 * 1024, set[int](), set[int]()
+
+    def work(lanes: Lanes, size: int) -> None:
+        with lanes.buffer(size) as buffer:
+            assert len(buffer) == size
+            assert id(buffer) not in held
+            held.add(id(buffer))
+            made.add(id(buffer))
+            time.sleep(0.002)
+            held.remove(id(buffer))
+
+    with Lanes(8, memory=4 * large) as lanes:
+        lanes.run([lambda: work(lanes, large) for _ in range(40)])
+        assert len(made) <= 4
+        lanes.run([lambda: work(lanes, 3 * large), lambda: work(lanes, 5)])  # for which idle ones make room
+        assert sum(map(len, lanes._idle)) <= 4 * large

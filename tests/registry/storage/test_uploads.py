@@ -100,7 +100,7 @@ def test_a_part_that_is_not_right_is_sent_again(store: S3Store, content: Content
     where: Any = {"Bucket": store.bucket, "Key": store.prefix + KEY}
     upload = store.client.create_multipart_upload(**where, **CRC64.creation)["UploadId"]
     for number, body in ((1, content.read(0, PART_SIZE)), (2, bytes(PART_SIZE))):
-        store.client.upload_part(**where, UploadId=upload, PartNumber=number, Body=body, **CRC64.request(body))
+        store.client.upload_part(**where, UploadId=upload, PartNumber=number, Body=body, **CRC64.request(CRC64.of(body)))
     assert store.put_file(KEY, content, lanes, lambda _: None) == SIZE - PART_SIZE
     assert store.holds(KEY, content, lanes, reread=True)
 
@@ -183,7 +183,7 @@ def test_an_object_with_other_bytes_is_known_by_the_stores_own_checksum(store: S
     where: Any = {"Bucket": store.bucket, "Key": store.prefix + KEY}
     noted = store.client.head_object(**where)["Metadata"]
     body = bytes(SIZE)  # whoever replaces it may well keep its size and what is noted of it
-    store.client.put_object(**where, Body=body, Metadata=noted, **CRC64.request(body))
+    store.client.put_object(**where, Body=body, Metadata=noted, **CRC64.request(CRC64.of(body)))
     assert not store.holds(KEY, content, lanes)
     store.put_file(KEY, content, lanes, lambda _: None)
     assert store.holds(KEY, content, lanes, reread=True)
@@ -196,7 +196,7 @@ def test_bytes_damaged_on_the_way_are_refused_by_the_store_and_sent_again(
 
     def damage(**arguments: Any) -> Any:
         if next(flips, None) is not None:
-            arguments["Body"] = b"?" + bytes(arguments["Body"])[1:]
+            arguments["Body"] = b"?" + bytes(arguments["Body"].read())[1:]
         return upload_part(**arguments)
 
     monkeypatch.setattr(store._bulk, "upload_part", damage)
