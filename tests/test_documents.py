@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from longshore import Registry
 from longshore.cli import COMMANDS
 from support.command import CommandLine
 from support.documents import Example, blocks, examples, matches
@@ -39,6 +40,20 @@ def test_the_registrys_commands_print_what_their_page_shows(longshore: CommandLi
     for example in found:
         command = example.command.replace("file:///srv/models", (tmp_path / "other").as_uri())
         Example(command, example.shown).check(longshore, tmp_path)
+
+
+def test_the_initializers_commands_print_what_the_caches_page_shows(
+    longshore: CommandLine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    uri = Registry((tmp_path / "models").as_uri()).push(make_model(tmp_path / "m"), "m:1").version.uri
+    monkeypatch.setenv("LONGSHORE_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("LONGSHORE_CACHE_SIZE", "1GB")
+    found = list(examples(ROOT / "docs/cache.md"))
+    assert len(found) >= 5
+    for example in found:
+        command = example.command.replace("file:///models/m/trees/…", uri)
+        shown = tuple(line.replace("file:///models", (tmp_path / "models").as_uri()) for line in example.shown)
+        Example(command, shown).check(longshore, tmp_path)
 
 
 def test_the_readmes_python_runs(tmp_path: Path, smollm2: Path) -> None:

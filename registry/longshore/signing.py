@@ -15,7 +15,6 @@ import io
 import json
 import os
 import tempfile
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -25,14 +24,7 @@ from longshore.version import Version
 from longshore_runtime import paths
 from longshore_runtime.errors import LongshoreError, NotFound, Refused
 from longshore_runtime.manifest import Manifest
-
-SIGNATURES = f"{paths.METADATA}/signatures"
-"""Where a pull that required a signature leaves the bundles, for whoever verifies the tree again."""
-
-SUFFIX = ".sigstore.json"
-_CURVES = ("secp256r1", "secp384r1", "secp521r1")
-_UNSIGNED = (".git", ".gitattributes", ".github", ".gitignore")
-"""What the public command does not look at unless it is told to; named in the statement as ignored."""
+from longshore_runtime.signatures import CURVES, SUFFIX, UNSIGNED
 
 
 @dataclass(frozen=True)
@@ -171,8 +163,8 @@ class _Listed:
         from model_signing._hashing.hashing import Digest
 
         arguments = {"method": "files", "hash_type": "sha256", "allow_symlinks": False}
-        kind = self._library.manifest.SerializationType.from_args({**arguments, "ignore_paths": [paths.METADATA, *_UNSIGNED]})
-        files = [file for file in self._manifest.files if PurePosixPath(file.path).parts[0] not in _UNSIGNED]
+        kind = self._library.manifest.SerializationType.from_args({**arguments, "ignore_paths": [paths.METADATA, *UNSIGNED]})
+        files = [file for file in self._manifest.files if PurePosixPath(file.path).parts[0] not in UNSIGNED]
         items = [kind.new_item(file.path, Digest("sha256", bytes.fromhex(file.sha256))) for file in files]
         return self._library.manifest.Manifest(self._name, items, kind)
 
@@ -187,7 +179,7 @@ def _public_key(signer: Signer) -> bytes:
 
     password = signer.password.encode() if signer.password else None
     key = load_pem_private_key(signer.key.read_bytes(), password)
-    if not isinstance(key, EllipticCurvePrivateKey) or key.curve.name not in _CURVES:
+    if not isinstance(key, EllipticCurvePrivateKey) or key.curve.name not in CURVES:
         raise ValueError("it is not on one of the curves that signatures may have")
     public = key.public_key()
     return public.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
@@ -196,21 +188,6 @@ def _public_key(signer: Signer) -> bytes:
 def read_password() -> str | None:
     """What opens the private key, from the environment."""
     return os.environ.get("LONGSHORE_KEY_PASSWORD")
-
-
-def keep_bundles(directory: Path, bundles: dict[str, bytes]) -> None:
-    """Leave the bundles in a pulled tree."""
-    folder = directory / SIGNATURES
-    if bundles:
-        folder.mkdir(parents=True, exist_ok=True)
-    for name, bundle in bundles.items():
-        (folder / name).write_bytes(bundle)
-
-
-def kept_bundles(directory: Path) -> Iterator[tuple[str, bytes]]:
-    """The bundles that a pull left in a tree."""
-    for path in sorted((directory / SIGNATURES).glob(f"*{SUFFIX}")):
-        yield path.name, path.read_bytes()
 
 
 def _import_library() -> Any:

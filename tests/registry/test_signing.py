@@ -9,9 +9,10 @@ from pathlib import Path
 import pytest
 
 from longshore import Registry
-from longshore.signing import SIGNATURES, Signature, Signer, Trust, keep_bundles, require_signature, sign
+from longshore.signing import Signature, Signer, Trust, require_signature, sign
 from longshore_runtime.errors import LongshoreError, NotFound, Refused
 from longshore_runtime.manifest import Serving
+from longshore_runtime.signatures import FOLDER, keep_bundles
 from support.keys import Pair, make_certified, make_pair, make_rsa_key
 from support.models import flip_byte, make_model
 
@@ -60,7 +61,7 @@ def test_what_is_signed_verifies_with_the_public_command(registry: Registry, key
     tree = tmp_path / "tree"
     registry.pull("m:1", tree)
     keep_bundles(tree, require(registry, Trust(key.public)))
-    (bundle,) = (tree / SIGNATURES).iterdir()
+    (bundle,) = (tree / FOLDER).iterdir()
     done = public_tool(tree, bundle, "key", "--public_key", key.public)
     assert (done.returncode, "Verification succeeded" in done.stdout) == (0, True), done.stderr
     flip_byte(tree / "config.json")
@@ -83,7 +84,7 @@ def test_certificates_do_as_well(registry: Registry, tmp_path: Path) -> None:
     tree = tmp_path / "tree"
     registry.pull("m:1", tree)
     keep_bundles(tree, require(registry, Trust(chain=(ours.root,))))
-    (bundle,) = (tree / SIGNATURES).iterdir()
+    (bundle,) = (tree / FOLDER).iterdir()
     done = public_tool(tree, bundle, "certificate", "--certificate_chain", ours.root)
     assert done.returncode == 0, done.stderr
 

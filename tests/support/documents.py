@@ -23,8 +23,8 @@ class Example:
     def check(self, longshore: CommandLine, folder: Path) -> None:
         """Run it in `folder` and hold what it prints against what is shown, line by line in order."""
         words = shlex.split(self.command)
-        assert words[0] == "longshore"
-        command = [sys.executable, "-m", *words]
+        assert words[0] == "longshore" or words[:2] == ["python", "-m"]
+        command = [sys.executable, *words[1:]] if words[0] == "python" else [sys.executable, "-m", *words]
         done = subprocess.run(command, cwd=folder, env=longshore.environ(), capture_output=True, text=True, check=False)
         assert done.returncode == 0, (self.command, done.stderr)
         printed = iter(done.stdout.splitlines())

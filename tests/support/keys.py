@@ -29,9 +29,9 @@ class Pair:
     root: Path | None = None
 
 
-def make_pair(folder: Path, name: str, password: str | None = None) -> Pair:
-    """An elliptic-curve key."""
-    return _write(folder, name, ec.generate_private_key(ec.SECP256R1()), password)
+def make_pair(folder: Path, name: str, password: str | None = None, curve: ec.EllipticCurve | None = None) -> Pair:
+    """An elliptic-curve key, on P-256 unless another is asked for."""
+    return _write(folder, name, ec.generate_private_key(curve or ec.SECP256R1()), password)
 
 
 def make_rsa_key(folder: Path) -> Path:

@@ -34,6 +34,9 @@ _OPTIONS = (
     click.option("--scale-target", type=click.IntRange(1), help="Per pod: requests waiting (4), or percent of CPU (80)."),
     click.option("--prometheus", metavar="URL", help="The Prometheus that scrapes the pods, for --scale-on queue."),
     click.option("--scale-query", metavar="PROMQL", help="Another metric than this version's queue."),
+    click.option("--cache", metavar="PLACE", help="Pods share what they pull: a folder of the nodes, or pvc://CLAIM."),
+    click.option("--cache-size", metavar="SIZE", help="At most so much, e.g. 500GiB; otherwise 85 % of the disk."),
+    click.option("--keys", metavar="SECRET", help="The version must be signed by one of the public keys in this secret."),
 )
 
 
@@ -59,12 +62,16 @@ def read_placement(
     scale_target: int | None,
     prometheus: str | None,
     scale_query: str | None,
+    cache: str | None = None,
+    cache_size: str | None = None,
+    keys: str | None = None,
 ) -> Any:
     """The Placement that the options describe; what they leave out is as the version wishes. `gpu` needs the version.
 
     Imports kserve, which takes seconds.
     """
-    from longshore.fleet.objects import Placement
+    from longshore.fleet.objects import Placement  # isort: skip # says what to install where kubernetes is absent
+    from longshore.fleet.attachments import Attachments
 
     arguments = None
     if gpu is not None and version is not None:
@@ -79,7 +86,8 @@ def read_placement(
     signal = scale_on or wish.metric or "queue"
     target = scale_target or (wish.target if signal == (wish.metric or "queue") else None)
     scaling = Scaling(low, high, signal, target, prometheus, scale_query)
-    return Placement(namespace, _first(gpus, serving.gpus, 1), images, service_account, scaling, arguments)
+    attachments = Attachments(cache, cache_size, keys)
+    return Placement(namespace, _first(gpus, serving.gpus, 1), images, service_account, scaling, arguments, attachments)
 
 
 def _divide(version: Version, serving: Serving, name: str) -> tuple[int, tuple[str, ...]]:

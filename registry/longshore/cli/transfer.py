@@ -13,7 +13,7 @@ from longshore.cli.options import json_option, registry_option
 from longshore.cli.output import open_progress, print_json, show_digest
 from longshore.cli.sign import read_trust, trust_options
 from longshore.cli.target import Target, find_target
-from longshore.signing import Trust, keep_bundles, kept_bundles, require_signature, select_trusted
+from longshore.signing import Trust, require_signature, select_trusted
 from longshore_runtime.errors import NotFound, Refused
 from longshore_runtime.progress import format_size
 from longshore_runtime.pull.engine import pull as pull_tree
@@ -30,6 +30,7 @@ from longshore_runtime.pull.verification import (
     verify_published,
 )
 from longshore_runtime.pull.verification import verify as verify_tree
+from longshore_runtime.signatures import keep_bundles, kept_bundles
 
 HELD_AGAINST = {
     "digest": "verified",

@@ -29,6 +29,16 @@ except ImportError as error:
         "in a checkout run: make setup; elsewhere install the extra deploy",
     ) from error
 
+from longshore.fleet.attachments import (  # after kubernetes, whose absence is explained above
+    Attachments,
+    check_attachments,
+    engine_mounts,
+    initializer_environment,
+    initializer_mounts,
+    pod_volumes,
+)
+
+NOTHING = Attachments()
 STORAGE_CONTAINER = "longshore"
 RUNTIME = f"longshore-vllm-{__version__.replace('.', '-')}"
 """Named by version: KServe restarts every service whose runtime changes."""
@@ -60,13 +70,14 @@ class Placement:
     service_account: str | None = None
     scaling: Scaling = field(default_factory=Scaling)
     arguments: tuple[str, ...] | None = None
+    attachments: Attachments = NOTHING
 
 
 def desired_objects(version: Version, manifest: Manifest, placement: Placement) -> list[Object]:
     """Everything that serves the version, in the order in which it is applied."""
     return [
         serving_runtime(placement.images),
-        storage_container(placement.images),
+        storage_container(placement.images, attachments=placement.attachments),
         inference_service(version, manifest, placement),
     ]
 
@@ -111,7 +122,9 @@ def serving_runtime(images: str) -> Object:
     )
 
 
-def storage_container(images: str, name: str = STORAGE_CONTAINER, workload: str = "initContainer") -> Object:
+def storage_container(
+    images: str, name: str = STORAGE_CONTAINER, workload: str = "initContainer", attachments: Attachments = NOTHING
+) -> Object:
     """The ClusterStorageContainer: our initializer. It has no args, since KServe writes the addresses there."""
     pulled = [scheme for scheme in SOURCES if scheme != "pvc"]  # which KServe mounts by itself
     container = k8s.V1Container(
@@ -119,14 +132,16 @@ def storage_container(images: str, name: str = STORAGE_CONTAINER, workload: str 
         image=f"{images}/storage-initializer:{__version__}",
         command=["python3", "-m", "longshore_runtime.pull"],
         resources=k8s.V1ResourceRequirements(requests={"cpu": "100m", "memory": "256Mi"}, limits={"cpu": "2", "memory": "1Gi"}),
-        security_context=_no_privileges(),
+        security_context=_no_privileges(as_root=attachments.as_root),
+        env=initializer_environment(attachments),
+        volume_mounts=initializer_mounts(attachments),
         termination_message_policy="FallbackToLogsOnError",
     )
     return _as_object(
         kserve.V1alpha1ClusterStorageContainer(
             api_version="serving.kserve.io/v1alpha1",
             kind="ClusterStorageContainer",
-            metadata=k8s.V1ObjectMeta(name=name, labels=_own_labels()),
+            metadata=k8s.V1ObjectMeta(name=name + attachments.suffix, labels=_own_labels()),
             spec=kserve.V1alpha1StorageContainerSpec(
                 container=container,
                 supported_uri_formats=[kserve.V1alpha1SupportedUriFormat(prefix=f"{scheme}://") for scheme in pulled],
@@ -145,6 +160,7 @@ def download_container(images: str) -> Object:
 def inference_service(version: Version, manifest: Manifest, placement: Placement) -> Object:
     """The InferenceService of one version. Its storageUri is the digest's path, so the address itself pins the bytes."""
     check_scaling(placement.scaling)
+    check_attachments(placement.attachments)
     name = service_name(version.model, version.version, placement.namespace)
     args = [f"--served-model-name={version.model}"]
     if placement.arguments is not None:
@@ -154,7 +170,8 @@ def inference_service(version: Version, manifest: Manifest, placement: Placement
     predictor = kserve.V1beta1PredictorSpec(
         **predictor_fields(placement.scaling, name, placement.namespace),
         service_account_name=placement.service_account,
-        storage_container_name=STORAGE_CONTAINER,
+        storage_container_name=STORAGE_CONTAINER + placement.attachments.suffix,
+        volumes=pod_volumes(placement.attachments),
         enable_service_links=False,
         automount_service_account_token=False,
         termination_grace_period_seconds=GRACE + 30,
@@ -163,6 +180,7 @@ def inference_service(version: Version, manifest: Manifest, placement: Placement
             runtime=RUNTIME,
             storage_uri=version.uri,
             args=args,
+            volume_mounts=engine_mounts(placement.attachments),
             resources=_resources(manifest, placement.gpus),
         ),
     )
@@ -203,12 +221,13 @@ def _resources(manifest: Manifest, gpus: int) -> Any:
     return k8s.V1ResourceRequirements(requests=requests, limits=limits)
 
 
-def _no_privileges() -> Any:
+def _no_privileges(*, as_root: bool = False) -> Any:
     return k8s.V1SecurityContext(
         allow_privilege_escalation=False,
         capabilities=k8s.V1Capabilities(drop=["ALL"]),
         read_only_root_filesystem=True,
-        run_as_non_root=True,
+        run_as_non_root=not as_root,
+        run_as_user=0 if as_root else None,
         seccomp_profile=k8s.V1SeccompProfile(type="RuntimeDefault"),
     )
 

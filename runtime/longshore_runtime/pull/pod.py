@@ -13,6 +13,7 @@ from longshore_runtime.addresses import pinned_digest
 from longshore_runtime.progress import Progress
 from longshore_runtime.pull.cache.settings import read_settings
 from longshore_runtime.pull.patterns import read_patterns
+from longshore_runtime.pull.policy import Judge, read_policy
 
 if TYPE_CHECKING:
     from longshore_runtime.pull.cache.pulling import Cache, Request
@@ -23,7 +24,7 @@ class Pod:
     """One pod's pulls into its folders `targets`. Raises LongshoreError for an environment that makes no sense."""
 
     def __init__(self, targets: Collection[Path], progress: Progress) -> None:
-        self._targets = tuple(targets)
+        self._targets, self._policy = tuple(targets), read_policy()
         self._cache = self._open_cache(progress)
 
     def _open_cache(self, progress: Progress) -> Cache | None:
@@ -52,7 +53,10 @@ class Pod:
                 unlink_tree(self._cache.root, target)
         from longshore_runtime.pull.engine import pull
 
-        return pull(uri, target, progress, patterns=read_patterns(), others=others)
+        judge = Judge(self._policy, uri) if self._policy else None
+        approve = judge.approve if judge else None
+        verdict = pull(uri, target, progress, patterns=read_patterns(), others=others, approve=approve)
+        return judge.sign(verdict, target) if judge else verdict
 
     def _find_digest(self, uri: str) -> str | None:
         """The digest (hex) of the tree at an address that says or looks up which it is; others are not cached."""
@@ -65,16 +69,25 @@ class Pod:
     def _request(self, uri: str, digest: str, target: Path, others: tuple[Path, ...], progress: Progress) -> Request:
         from longshore_runtime.pull.cache.pulling import Request
 
+        judge = Judge(self._policy, uri) if self._policy else None
+
         def measure() -> int:
             from longshore_runtime.pull.sources import open_source
             from longshore_runtime.pull.verification import read_manifest
 
-            manifest = read_manifest(open_source(uri), digest)
+            source = open_source(uri)
+            manifest = read_manifest(source, digest)
+            if judge:
+                judge.approve(source, manifest)
             return manifest.size if manifest else 0
 
         def fill(folder: Path) -> Verdict:
             from longshore_runtime.pull.engine import pull
 
-            return pull(uri, folder, progress, digest)
+            verdict = pull(uri, folder, progress, digest)
+            return judge.sign(verdict, folder) if judge else verdict
 
-        return Request(uri, digest, target, others, progress, measure, fill, lambda _: None)
+        def approve(tree: Path) -> str | None:
+            return judge.approve_tree(tree, digest) if judge else None
+
+        return Request(uri, digest, target, others, progress, measure, fill, approve)

@@ -7,9 +7,13 @@ import shutil
 import time
 from pathlib import Path
 
+from longshore_runtime.progress import format_size
 from longshore_runtime.pull.cache.entries import Entry, list_entries
 from longshore_runtime.pull.cache.locks import Lock
 from longshore_runtime.pull.cache.usage import find_users
+
+_SPARE = 0.15
+"""The share of its disk that a cache without a limit leaves free; kubelets evict pods where less is."""
 
 _PATIENCE = 30.0
 """Seconds to wait while others make room."""
@@ -36,7 +40,8 @@ def make_room(root: Path, entry: Entry, size: int, limit: int | None) -> None:
             if other.digest != entry.digest:
                 evict(root, other)
         if _reckon(root, entry, size, limit) > 0:
-            raise NoRoom("what else is in the cache is in use")
+            free = format_size(shutil.disk_usage(root).free)
+            raise NoRoom(f"the model has {format_size(size)}, its disk {free} left, and what else is in it is in use")
         entry.reserve(size)
     finally:
         lock.release()
@@ -46,7 +51,8 @@ def _reckon(root: Path, entry: Entry, size: int, limit: int | None) -> int:
     """The bytes that must go: over the limit, or over what the disk has left."""
     others = sum(other.size for other in list_entries(root) if other.digest != entry.digest)
     over = others + size - limit if limit is not None else 0
-    missing = max(0, size - entry.on_disk()) - shutil.disk_usage(root).free
+    disk = shutil.disk_usage(root)
+    missing = max(0, size - entry.on_disk()) - disk.free + (int(disk.total * _SPARE) if limit is None else 0)
     return max(over, missing)
 
 

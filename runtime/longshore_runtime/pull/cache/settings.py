@@ -22,7 +22,7 @@ _POWERS = "KMGTP"
 
 @dataclass(frozen=True)
 class Settings:
-    """`limit` is in bytes; None: as much as the disk has."""
+    """`limit` is in bytes; None: all but a share of the disk that is left free."""
 
     root: Path
     limit: int | None = None

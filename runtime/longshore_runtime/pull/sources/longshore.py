@@ -57,9 +57,13 @@ class LongshoreSource(Source):
         except NotFound:  # a registry on a disk has no such folder before the first
             return False
 
+    @property
+    def place(self) -> str:
+        return f"{self._root}/{tree_folder(self._model, self._record.digest)}".rstrip("/")
+
     @cached_property
     def _tree(self) -> Source:
-        return sources.open_source(f"{self._root}/{tree_folder(self._model, self._record.digest)}".rstrip("/"))
+        return sources.open_source(self.place)
 
     @property
     def digest(self) -> str:

@@ -49,6 +49,11 @@ class Source(Protocol):
         """The immutable revision of the files, where the source has one: found out once, and asked for ever after."""
         return None
 
+    @property
+    def place(self) -> str:
+        """The address of the tree itself, where `uri` is only its name: what lies beside it is found from there."""
+        return self.uri.rstrip("/")
+
     def list_files(self) -> Iterable[Entry]:
         """Every file of the tree, the folder `.longshore` included. Empty when there is nothing there."""
         ...

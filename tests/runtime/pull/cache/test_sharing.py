@@ -175,7 +175,7 @@ def test_room_is_made_by_what_was_not_used_for_the_longest_time(root: Path, monk
             make_room(root, Entry(root, "e" * 64), size, limit)
     make_entry(root, "f")
     free = iter([0, 0, 10**9])  # the disk is full: what is not used goes
-    monkeypatch.setattr(room.shutil, "disk_usage", lambda _: type("Usage", (), {"free": next(free)}))
+    monkeypatch.setattr(room.shutil, "disk_usage", lambda _: type("Usage", (), {"free": next(free), "total": 0}))
     make_room(root, Entry(root, "e" * 64), 1000, None)
     assert [entry.digest[0] for entry in list_entries(root)] == ["a", "e"]
 

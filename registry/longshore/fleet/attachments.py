@@ -1,0 +1,108 @@
+"""What pods get beside their model: the cache of their node, and the keys by which versions must be signed.
+
+The volumes belong to the InferenceService, whose pod it is; the initializer's mounts and environment to the storage container,
+which therefore has a name of its own: one without the volumes must stay for services that have none.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Any
+
+from kubernetes import client as k8s
+
+from longshore_runtime.errors import LongshoreError
+from longshore_runtime.pull.cache.settings import LIMIT, ROOT, parse_size
+from longshore_runtime.pull.policy import DEFAULT_KEYS, KEYS, MODE
+
+CACHE_AT = "/var/cache/longshore"
+"""Where containers see the cache."""
+
+_CACHE, _KEYS = "longshore-cache", "longshore-keys"
+_CLAIM = re.compile(r"pvc://([a-z0-9]([-a-z0-9.]*[a-z0-9])?)/?")
+
+
+@dataclass(frozen=True)
+class Attachments:
+    """`cache` is a folder of the nodes or `pvc://CLAIM`, `cache_size` its limit; `keys` is the name of a secret."""
+
+    cache: str | None = None
+    cache_size: str | None = None
+    keys: str | None = None
+
+    @property
+    def claim(self) -> str | None:
+        """The claim that holds the cache, where one does."""
+        found = _CLAIM.fullmatch(self.cache or "")
+        return found[1] if found else None
+
+    @property
+    def suffix(self) -> str:
+        """What the storage container's name ends in."""
+        cache = "" if self.cache is None else "-claim" if self.claim else "-cache"
+        return cache + ("-signed" if self.keys else "")
+
+    @property
+    def as_root(self) -> bool:
+        """Whether the initializer is root, whose folders the kubelet makes on a node and to which nobody else writes."""
+        return self.cache is not None and self.claim is None
+
+
+def check_attachments(attachments: Attachments) -> None:
+    """Raise LongshoreError for what no pod could be given."""
+    cache = attachments.cache
+    if cache is not None and attachments.claim is None and (not cache.startswith("/") or ".." in cache.split("/")):
+        raise LongshoreError(
+            f"{cache} is no place for a cache", "give a folder of the nodes, /var/cache/longshore, or pvc://CLAIM"
+        )
+    if attachments.cache_size is not None:
+        if cache is None:
+            raise LongshoreError("there is no cache that could have a size", "give --cache, too")
+        parse_size(attachments.cache_size)
+
+
+def pod_volumes(attachments: Attachments) -> list[Any] | None:
+    """The volumes of the InferenceService's pods."""
+    found = []
+    if attachments.claim:
+        claim = k8s.V1PersistentVolumeClaimVolumeSource(claim_name=attachments.claim)
+        found.append(k8s.V1Volume(name=_CACHE, persistent_volume_claim=claim))
+    elif attachments.cache:
+        folder = k8s.V1HostPathVolumeSource(path=attachments.cache, type="DirectoryOrCreate")
+        found.append(k8s.V1Volume(name=_CACHE, host_path=folder))
+    if attachments.keys:
+        found.append(k8s.V1Volume(name=_KEYS, secret=k8s.V1SecretVolumeSource(secret_name=attachments.keys)))
+    return found or None
+
+
+def engine_mounts(attachments: Attachments) -> list[Any] | None:
+    """What the engine sees: the cache, where it can write to nothing but the pods' signs of life."""
+    if attachments.cache is None:
+        return None
+    return [
+        k8s.V1VolumeMount(name=_CACHE, mount_path=CACHE_AT, read_only=True),
+        k8s.V1VolumeMount(name=_CACHE, mount_path=f"{CACHE_AT}/leases", sub_path="leases"),
+    ]
+
+
+def initializer_mounts(attachments: Attachments) -> list[Any] | None:
+    """What the initializer sees."""
+    found = []
+    if attachments.cache:
+        found.append(k8s.V1VolumeMount(name=_CACHE, mount_path=CACHE_AT))
+    if attachments.keys:
+        found.append(k8s.V1VolumeMount(name=_KEYS, mount_path=DEFAULT_KEYS, read_only=True))
+    return found or None
+
+
+def initializer_environment(attachments: Attachments) -> list[Any] | None:
+    """What the initializer is told."""
+    found = {}
+    if attachments.cache:
+        found[ROOT] = CACHE_AT
+    if attachments.cache_size:
+        found[LIMIT] = attachments.cache_size
+    if attachments.keys:
+        found |= {MODE: "require", KEYS: DEFAULT_KEYS}
+    return [k8s.V1EnvVar(name=name, value=value) for name, value in found.items()] or None
