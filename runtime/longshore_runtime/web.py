@@ -28,6 +28,7 @@ from urllib3.response import BaseHTTPResponse
 from longshore_runtime.addresses import redact
 from longshore_runtime.certificates import trusted_certificates
 from longshore_runtime.errors import Interrupted, LongshoreError, Refused, StoreFailed
+from longshore_runtime.ranges import RangeReader
 from longshore_runtime.retries import retry
 
 CONNECTIONS = 32
@@ -56,6 +57,10 @@ class Web:
         self._located: dict[str, str] = {}
         self._managers: dict[str, urllib3.PoolManager] = {}
         self._lock = threading.Lock()
+        self._reader = RangeReader(trusted_certificates, self._check)
+
+    def _check(self, connected: socket.socket) -> None:
+        check_address(connected.getpeername()[0], loopback=self._at_home)
 
     @cached_property
     def _at_home(self) -> bool:
@@ -93,10 +98,22 @@ class Web:
     def read_into(self, url: str, name: str, offset: int, buffer: memoryview) -> None:
         """Fill `buffer` with the bytes from `offset`. Raises StoreFailed when there are not so many."""
         last = offset + len(buffer) - 1
+        if (count := self._read_directly(url, name, offset, buffer)) is not None:
+            if count < len(buffer):
+                raise Interrupted(f"{name} ended before byte {last + 1}", "run the command again; it resumes")
+            return
         with self.open(url, name, {"Range": f"bytes={offset}-{last}"}) as answer:
             _check_range(answer, name, offset, len(buffer))
             if fill(answer, buffer) < len(buffer):
                 raise Interrupted(f"{name} ended before byte {last + 1}", "run the command again; it resumes")
+
+    def _read_directly(self, url: str, name: str, offset: int, buffer: memoryview) -> int | None:
+        """The same from where the file was found before, with no client in between; None where that is not possible."""
+        place = self._located.get(url)
+        if place is None or proxy_for(place):
+            return None
+        with explained(name):
+            return self._reader.read_into(place, self._headers_for(place), offset, buffer)
 
     @contextmanager
     def open(self, url: str, name: str, headers: Mapping[str, str] | None = None) -> Iterator[BaseHTTPResponse]:
@@ -143,10 +160,12 @@ class Web:
         raise Refused(f"{redact(url)} is redirected more than {MAX_REDIRECTS} times", "check the address")
 
     def _ask(self, url: str, headers: Mapping[str, str]) -> BaseHTTPResponse:
-        own = self._headers if origin_of(url) == self._origin else {}
-        sent = {"User-Agent": "longshore", "Accept-Encoding": "identity"} | own | dict(headers)
+        sent = {"User-Agent": "longshore", "Accept-Encoding": "identity"} | self._headers_for(url) | dict(headers)
         manager = self._manager(proxy_for(url))
         return manager.request("GET", url, headers=sent, redirect=False, preload_content=False, decode_content=False)
+
+    def _headers_for(self, url: str) -> dict[str, str]:
+        return self._headers if origin_of(url) == self._origin else {}
 
     def _manager(self, proxy: str) -> urllib3.PoolManager:
         """The connections through `proxy`, or our own where there is none."""

@@ -22,7 +22,7 @@ from typing import IO
 from longshore_runtime import paths, tree
 from longshore_runtime.addresses import pinned_digest
 from longshore_runtime.errors import Corrupt, NotFound, Refused, StoreFailed
-from longshore_runtime.limits import read_memory_limit
+from longshore_runtime.limits import read_memory, read_memory_limit
 from longshore_runtime.manifest import CHUNK_SIZE, Manifest
 from longshore_runtime.progress import Progress, format_size
 from longshore_runtime.pull.archives import Member, copy_member, is_archive, open_archive
@@ -30,7 +30,7 @@ from longshore_runtime.pull.partial import JudgedFile, PartialFile
 from longshore_runtime.pull.patterns import EVERYTHING, Patterns
 from longshore_runtime.pull.sources import open_source
 from longshore_runtime.pull.sources.port import Entry, Source
-from longshore_runtime.pull.transfer import WORKERS, Chunk, for_each_chunk, read_chunk, split_entry, split_file
+from longshore_runtime.pull.transfer import Chunk, for_each_chunk, read_chunk, split_entry, split_file
 from longshore_runtime.pull.verdict import Verdict, Verified
 from longshore_runtime.pull.verification import compare_listing, read_manifest, refuse
 
@@ -40,6 +40,9 @@ _ARCHIVE = f"{paths.METADATA}/archive"
 
 _OWN_MEMORY = 256 * 1024**2
 """Bytes that a pull uses itself, at most."""
+
+_TURN = 2.0
+"""Seconds for which a chunk waits to be hashed in order before it is read from the disk for that."""
 
 Approve = Callable[[Source, Manifest | None], None]
 """Judges a tree by its manifest before anything of it is fetched; raises LongshoreError to refuse it."""
@@ -205,7 +208,7 @@ class _Job:
         self._open: dict[str, PartialFile] = {}
         self._wrong: set[str] = set()
         self._fetched = 0
-        self._settle = must_settle(sum(self.sizes.values()), read_memory_limit())
+        self._direct = passes_by_cache(sum(self.sizes.values()), read_memory_limit() or read_memory())
 
     def check_disk(self) -> None:
         """Raise StoreFailed, with the numbers, when the disk cannot take what is still missing."""
@@ -252,7 +255,7 @@ class _Job:
                     self._wrong.add(chunk.path)
                     del self._open[chunk.path]
 
-        for_each_chunk(chunks, chunk_size, have, 1 if self._source.sequential else WORKERS)
+        for_each_chunk(chunks, chunk_size, have, 1 if self._source.sequential else None)
 
     def finish(self, manifest: Manifest | None) -> None:
         """Clear the workplace and, last of all, write the manifest."""
@@ -277,9 +280,16 @@ class _Job:
             os.replace(final, partial)  # not trusted until its bytes have been seen
         checksum = self._checksums.get(path)
         if checksum is None or all(chunk.known for chunk in chunks):
-            return PartialFile(partial, final, self.sizes[path], len(chunks), settle=self._settle)
+            return PartialFile(partial, final, self.sizes[path], len(chunks), direct=self._direct)
         file = JudgedFile(
-            partial, final, self._target / _JOURNAL / path, self.sizes[path], len(chunks), checksum, settle=self._settle
+            partial,
+            final,
+            self._target / _JOURNAL / path,
+            self.sizes[path],
+            len(chunks),
+            checksum,
+            direct=self._direct,
+            patience=_TURN,
         )
         if was_there:
             file.assume(chunks)
@@ -313,13 +323,14 @@ def refuse_in_the_way(final: Path) -> None:
         raise Refused(f"{final} is in the way", "pull into an empty folder")
 
 
-def must_settle(size: int, memory_limit: int | None) -> bool:
-    """Whether each chunk must be on the disk before the next is fetched: the model and the pull do not fit the memory limit.
+def passes_by_cache(size: int, memory: int) -> bool:
+    """Whether files of `size` bytes go straight to the disk: the `memory` (a container's limit, or the machine's) is too small.
 
-    Pages that wait to be written count against a container's limit, and where nothing holds their writer back (control
-    groups of version 1) the kernel ends the container for them. With this they are never more than the workers' buffers.
+    The page cache could not keep them until the engine reads them, so it would only cost. Pages that wait to be written
+    count against a container's limit as well, and where nothing holds their writer back (control groups of version 1) the
+    kernel ends the container for them. Where they do fit, the engine reads what it needs from memory.
     """
-    return memory_limit is not None and size + _OWN_MEMORY > memory_limit
+    return size + _OWN_MEMORY > memory
 
 
 def require_room(folder: Path, size: int, files: int) -> None:

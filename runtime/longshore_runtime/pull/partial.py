@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import threading
 from collections.abc import Iterable
@@ -11,21 +12,25 @@ from longshore_runtime.digests import Checksum, Hasher
 from longshore_runtime.pull.transfer import Chunk
 
 _READ_BACK = 1024 * 1024
+_BLOCK = 4096
+"""Bytes of which disks want multiples, at addresses in memory that are multiples as well."""
 
 
 class PartialFile:
     """A file whose chunks are judged one by one, or not at all; the last one completes it.
 
-    With `settle`, each chunk is on the disk when `write` returns.
+    With `direct`, chunks go past the page cache: straight to the disk where its file system can do that, and otherwise
+    each is on the disk when `write` returns.
     """
 
-    def __init__(self, partial: Path, final: Path, size: int, chunks: int, *, settle: bool) -> None:
-        self._partial, self._final, self._left, self._lock = partial, final, chunks, threading.Lock()
-        self._settle = settle
+    def __init__(self, partial: Path, final: Path, size: int, chunks: int, *, direct: bool) -> None:
+        self._partial, self._final, self._left, self._lock = partial, final, chunks, threading.Condition()
+        self._direct = direct
         partial.parent.mkdir(parents=True, exist_ok=True)
         self._descriptor = os.open(partial, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644)
         self._resumed = os.fstat(self._descriptor).st_size == size
         os.ftruncate(self._descriptor, size)
+        self._past_cache = _open_past_cache(partial) if direct else -1
 
     def has(self, chunk: Chunk, buffer: memoryview) -> bool:
         """Whether an earlier pull left the chunk's right bytes here. Uses `buffer` to look."""
@@ -33,12 +38,27 @@ class PartialFile:
 
     def write(self, chunk: Chunk, data: memoryview) -> None:
         """Put the chunk's bytes in their place."""
-        offset = chunk.offset
+        offset = chunk.offset + (written := self._write_past_cache(chunk.offset, data))
+        data = data[written:]
+        if not data:
+            return
         while data:
             written = os.pwrite(self._descriptor, data, offset)
             data, offset = data[written:], offset + written
-        if self._settle:
+        if self._direct:
             os.fdatasync(self._descriptor)
+
+    def _write_past_cache(self, offset: int, data: memoryview) -> int:
+        """Write the whole blocks of `data` if they can go straight to the disk; returns how many bytes did."""
+        blocks = data[: len(data) - len(data) % _BLOCK]
+        if self._past_cache < 0 or not blocks or offset % _BLOCK:
+            return 0
+        try:
+            return os.pwrite(self._past_cache, blocks, offset)
+        except OSError as error:
+            if error.errno == errno.EINVAL:  # its file system wants it otherwise
+                return 0
+            raise
 
     def finish_chunk(self, chunk: Chunk, buffer: memoryview) -> bool:
         """One chunk more is in its place; the last one completes the file. False when the file then proves to be wrong."""
@@ -56,23 +76,44 @@ class PartialFile:
 
     def close(self) -> None:
         """Give the descriptors back; may be called again."""
-        descriptor, self._descriptor = self._descriptor, -1
-        if descriptor >= 0:
-            os.close(descriptor)
+        descriptors = self._descriptor, self._past_cache
+        self._descriptor = self._past_cache = -1
+        for descriptor in descriptors:
+            if descriptor >= 0:
+                os.close(descriptor)
+
+
+def _open_past_cache(path: Path) -> int:
+    """A descriptor that writes straight to the disk, or -1 where the system or the file system has none."""
+    try:
+        return os.open(path, os.O_WRONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_DIRECT)
+    except (OSError, AttributeError):
+        return -1
 
 
 class JudgedFile(PartialFile):
     """A file of several chunks of which only the digest of the whole is known.
 
-    It is hashed in order while its chunks arrive in any order: whoever brings the chunk that is next in line
+    It is hashed in order while its chunks arrive in any order: whoever brings a chunk waits up to `patience` seconds for its
+    turn, so that it is hashed where it was received. Where that takes longer, whoever brings the chunk that is next in line
     hashes it and those behind it that are already on the disk. A journal names the chunks that were written, so
     that a later pull need not fetch them again; it is never trusted, the file's digest decides.
     """
 
     def __init__(
-        self, partial: Path, final: Path, journal: Path, size: int, chunks: int, checksum: Checksum, *, settle: bool
+        self,
+        partial: Path,
+        final: Path,
+        journal: Path,
+        size: int,
+        chunks: int,
+        checksum: Checksum,
+        *,
+        direct: bool,
+        patience: float = 0.0,
     ) -> None:
-        super().__init__(partial, final, size, chunks, settle=settle)
+        super().__init__(partial, final, size, chunks, direct=direct)
+        self._patience = patience
         self._size, self._checksum, self._journal = size, checksum, journal
         self._hasher: Hasher = checksum.begin(size)
         self._hashed, self._hashing, self._waiting = 0, False, dict[int, int]()
@@ -113,8 +154,9 @@ class JudgedFile(PartialFile):
 
     def finish_chunk(self, chunk: Chunk, buffer: memoryview) -> bool:
         with self._lock:
+            mine = self._lock.wait_for(lambda: chunk.offset == self._hashed and not self._hashing, self._patience)
             self._waiting[chunk.offset] = chunk.length
-            if self._hashing or chunk.offset != self._hashed:
+            if not mine:
                 return True
             self._hashing = True
             del self._waiting[chunk.offset]
@@ -124,6 +166,7 @@ class JudgedFile(PartialFile):
                 self._hashed += chunk.length
                 length = self._waiting.pop(self._hashed, None)
                 self._hashing, whole = length is not None, self._hashed == self._size
+                self._lock.notify_all()
             if length is None:
                 return self._judge() if whole else True
             chunk = Chunk(chunk.path, self._hashed, length)

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import errno
+import fcntl
 import hashlib
 import os
 import shutil
@@ -8,6 +10,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -270,16 +273,11 @@ def test_keys_that_would_leave_the_target_are_refused(
 
 
 @pytest.mark.parametrize(
-    ("size", "limit", "settles"),
-    [
-        (400 * 1024**3, 1024**3, True),
-        (600 * 1024**2, 1024**3, False),
-        (800 * 1024**2, 1024**3, True),
-        (400 * 1024**3, None, False),
-    ],
+    ("size", "memory", "directly"),
+    [(400 * 1024**3, 1024**3, True), (600 * 1024**2, 1024**3, False), (800 * 1024**2, 1024**3, True)],
 )
-def test_what_does_not_fit_the_containers_memory_is_written_through(size: int, limit: int | None, settles: bool) -> None:
-    assert engine.must_settle(size, limit) is settles
+def test_what_does_not_fit_the_memory_is_written_past_the_cache(size: int, memory: int, directly: bool) -> None:
+    assert engine.passes_by_cache(size, memory) is directly
 
 
 def test_written_through_or_not_the_files_are_the_same(tree_uri: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -290,6 +288,26 @@ def test_written_through_or_not_the_files_are_the_same(tree_uri: str, tmp_path: 
     engine.pull(tree_uri, tmp_path / "through", Silent())
     assert contents(tmp_path / "through") == contents(tmp_path / "buffered")
     assert len(settled) >= 6
+
+    def refuse(path: Any, flags: int, *mode: Any, **options: Any) -> int:
+        if flags & os.O_DIRECT:
+            raise OSError(errno.EINVAL, "Invalid argument")
+        return real(path, flags, *mode, **options)
+
+    real, pwrite = os.open, os.pwrite
+    monkeypatch.setattr(os, "open", refuse)
+    engine.pull(tree_uri, tmp_path / "refused", Silent())
+    assert contents(tmp_path / "refused") == contents(tmp_path / "buffered")
+    monkeypatch.setattr(os, "open", real)
+
+    def never(descriptor: int, data: memoryview, offset: int) -> int:
+        if fcntl.fcntl(descriptor, fcntl.F_GETFL) & os.O_DIRECT:
+            raise OSError(errno.EINVAL, "Invalid argument")
+        return pwrite(descriptor, data, offset)
+
+    monkeypatch.setattr(os, "pwrite", never)
+    engine.pull(tree_uri, tmp_path / "never", Silent())
+    assert contents(tmp_path / "never") == contents(tmp_path / "buffered")
 
 
 def test_a_disk_without_inodes_is_named_with_the_numbers(

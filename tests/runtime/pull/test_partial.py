@@ -24,7 +24,7 @@ CHUNKS = [Chunk("x", offset, min(CHUNK, len(DATA) - offset)) for offset in range
 def open_file(folder: Path, data: bytes = DATA) -> JudgedFile:
     checksum = Checksum("sha256", hashlib.sha256(data).hexdigest())
     places = [folder / name for name in ("partial", "final", "journal")]
-    return JudgedFile(*places, len(DATA), len(CHUNKS), checksum, settle=False)
+    return JudgedFile(*places, len(DATA), len(CHUNKS), checksum, direct=False)
 
 
 def bring(file: JudgedFile, chunk: Chunk, data: bytes = DATA) -> bool:

@@ -1,20 +1,22 @@
 """Ranges of S3 objects by addresses that are signed once.
 
 To make and sign a request costs boto3 as much as a core needs to receive a megabyte or two, and a large model is some
-thousands of requests. A range is not part of what is signed, so one address serves all ranges of an object. It is asked over
-the client's own connections: its proxies, certificates and time-outs hold.
+thousands of requests. A range is not part of what is signed, so one address serves all ranges of an object. It is asked
+over connections of our own, which trust whom the client trusts; where there is a proxy the client itself has to be asked.
 """
 
 from __future__ import annotations
 
+import ssl
 import threading
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from botocore import UNSIGNED
-from botocore.awsrequest import AWSRequest
+from botocore.httpsession import get_cert_path
 
-from longshore_runtime.web import fill
+from longshore_runtime.ranges import RangeReader
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
@@ -28,34 +30,42 @@ class SignedRanges:
 
     def __init__(self, client: S3Client, bucket: str) -> None:
         self._client, self._bucket = client, bucket
-        # The one use of what botocore calls its own: there is no other way to a client's connections.
+        # The one use of what botocore calls its own: there is no other way to what a client trusts, and to its proxies.
         self._session: Any = client._endpoint.http_session  # type: ignore[attr-defined]
         self._signed: dict[str, tuple[str, float]] = {}
         self._lock = threading.Lock()
+        self._reader = RangeReader(self._trust)
         events: Any = client.meta.events
         events.register_first("choose-signer.s3", _keep_version_4)
 
     def read_into(self, key: str, offset: int, buffer: memoryview) -> int | None:
         """Fill `buffer` from `offset`; returns the bytes read, fewer only where the answer broke off.
 
-        None when the store answers anything but the range: ask it in full, and it will say why. Raises what botocore does.
+        None when the store answers anything but the range: ask it in full, and it will say why. Raises OSError otherwise.
         """
-        last = offset + len(buffer) - 1
-        request = AWSRequest("GET", self._address(key), {"Range": f"bytes={offset}-{last}", "Accept-Encoding": "identity"})
-        request.stream_output = True
-        answer = self._session.send(request.prepare())
-        whole = f"bytes {offset}-{last}/"
-        if answer.status_code != 206 or not answer.headers.get("Content-Range", "").startswith(whole):
-            answer.raw.close()
-            with self._lock:
-                self._signed.pop(key, None)
+        address = self._address(key)
+        if self._session._proxy_config.proxy_url_for(address):
             return None
-        count = fill(answer.raw, buffer)
-        if count == len(buffer):
-            answer.raw.release_conn()
-        else:
-            answer.raw.close()
+        count = self._reader.read_into(address, {}, offset, buffer)
+        if count is None:
+            self._forget(key)
         return count
+
+    def _trust(self) -> ssl.SSLContext:
+        """Whom the client trusts."""
+        verify = self._session._verify
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        context.minimum_version = ssl.TLSVersion.TLSv1_2
+        if not verify:
+            context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+            return context
+        bundle = Path(str(get_cert_path(verify)))
+        context.load_verify_locations(**{"capath" if bundle.is_dir() else "cafile": str(bundle)})
+        return context
+
+    def _forget(self, key: str) -> None:
+        with self._lock:
+            self._signed.pop(key, None)
 
     def _address(self, key: str) -> str:
         with self._lock:

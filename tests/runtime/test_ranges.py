@@ -1,0 +1,196 @@
+"""Ranges straight from the socket: from a server that can be told what to answer, and how."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+import ssl
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from longshore_runtime import ranges
+from longshore_runtime.ranges import RangeReader
+from testbed.certificate import make_certificate
+
+DATA = os.urandom(3_000_000)
+Answer = Callable[[int, int], bytes]
+"""What is sent for the range from one byte to (with) another."""
+
+
+class Server:
+    """Serves `answer`s over connections that it keeps until an answer is empty, or says `Connection: close`."""
+
+    def __init__(self, answer: Answer, context: ssl.SSLContext | None) -> None:
+        self.answer, self.requests, self.connections = answer, list[bytes](), 0
+        self._context, self._listener = context, socket.create_server(("127.0.0.1", 0))
+        self.port = self._listener.getsockname()[1]
+        self.url = f"{'https' if context else 'http'}://127.0.0.1:{self.port}/a%20file?signature=x"
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def close(self) -> None:
+        self._listener.close()
+
+    def _accept(self) -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                connection, _ = self._listener.accept()
+                self.connections += 1
+                threading.Thread(target=self._serve, args=(connection,), daemon=True).start()
+
+    def _serve(self, connection: socket.socket) -> None:
+        with contextlib.suppress(OSError):
+            if self._context:
+                connection = self._context.wrap_socket(connection, server_side=True)
+            with connection:
+                while request := connection.recv(65536):
+                    self.requests.append(request)
+                    first, last = map(int, request.partition(b"Range: bytes=")[2].split()[0].split(b"-"))
+                    if not (answer := self.answer(first, last)):
+                        return
+                    connection.sendall(answer)
+                    if b"Connection: close" in answer or len(answer) < last - first:
+                        return
+
+
+def right(first: int, last: int, status: str = "HTTP/1.1 206 Partial Content", *fields: str) -> bytes:
+    head = [status, f"Content-Range: bytes {first}-{last}/{len(DATA)}", f"content-length: {last - first + 1}", *fields]
+    return "\r\n".join([*head, "", ""]).encode() + DATA[first : last + 1]
+
+
+@pytest.fixture(params=["http", "https"])
+def serve(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Callable[[Answer], tuple[Server, RangeReader]]]:
+    """Starts a server and makes a reader that trusts it."""
+    with contextlib.ExitStack() as servers:
+        made = make_certificate(tmp_path / "certificate", ["127.0.0.1"]) if request.param == "https" else None
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER) if made else None
+        if made and context:
+            context.load_cert_chain(made.certificate, made.key)
+
+        def start(answer: Answer) -> tuple[Server, RangeReader]:
+            server = Server(answer, context)
+            servers.callback(server.close)
+            return server, RangeReader(lambda: ssl.create_default_context(cafile=str(made.authority) if made else None))
+
+        yield start
+
+
+Serve = Callable[[Answer], tuple[Server, RangeReader]]
+
+
+def read(reader: RangeReader, server: Server, offset: int, length: int) -> bytes | None:
+    buffer = bytearray(length)
+    count = reader.read_into(server.url, {"Authorization": "Bearer x"}, offset, memoryview(buffer))
+    return None if count is None else bytes(buffer[:count])
+
+
+def test_ranges_come_over_one_connection(serve: Serve) -> None:
+    server, reader = serve(right)
+    for offset, length in ((0, 1), (5, 2_500_000), (len(DATA) - 1, 1), (100, 50_000)):
+        assert read(reader, server, offset, length) == DATA[offset : offset + length]
+    assert server.connections == 1
+    lines = server.requests[0].decode().split("\r\n")
+    assert lines[0] == "GET /a%20file?signature=x HTTP/1.1"
+    assert {f"Host: 127.0.0.1:{server.port}", "Authorization: Bearer x", "Range: bytes=0-0"} <= set(lines)
+
+
+WRONG: dict[str, Answer] = {
+    "a refusal": lambda first, last: b"HTTP/1.1 403 Forbidden\r\nContent-Length: 0\r\n\r\n",
+    "a redirect": lambda first, last: b"HTTP/1.1 302 Found\r\nLocation: http://169.254.169.254/\r\nContent-Length: 0\r\n\r\n",
+    "the whole file": lambda first, last: right(first, last, "HTTP/1.1 200 OK"),
+    "another range": lambda first, last: right(first + 1, last + 1),
+    "a shorter range": lambda first, last: right(first, last - 1),
+    "a wrong length": lambda first, last: right(first, last).replace(b"content-length: ", b"content-length: 1"),
+    "two lengths": lambda first, last: right(first, last, "HTTP/1.1 206 OK", f"Content-Length: {last - first + 1}"),
+    "chunks": lambda first, last: right(first, last, "HTTP/1.1 206 OK", "Transfer-Encoding: chunked"),
+    "an encoding": lambda first, last: right(first, last, "HTTP/1.1 206 OK", "Content-Encoding: gzip"),
+    "more than was said": lambda first, last: right(first, last) + b"x",
+    "a folded header": lambda first, last: right(first, last, "HTTP/1.1 206 OK", "X: y", "  Content-Encoding: gzip"),
+    "no HTTP": lambda first, last: b"SSH-2.0-OpenSSH_9.2\r\n\r\n",
+}
+
+
+@pytest.mark.parametrize("answer", WRONG.values(), ids=WRONG)
+def test_any_other_answer_is_left_to_the_ordinary_client_and_its_connection_closed(serve: Serve, answer: Answer) -> None:
+    server, reader = serve(answer)
+    assert read(reader, server, 10, 100) is None
+    server.answer = right
+    assert read(reader, server, 10, 100) == DATA[10:110]
+    assert server.connections == 2
+
+
+def test_what_breaks_off_is_as_long_as_it_came(serve: Serve) -> None:
+    server, reader = serve(lambda first, last: right(first, last)[: (last - first) // 2])
+    part = read(reader, server, 0, 2_000_000)
+    assert part is not None
+    assert 900_000 < len(part) < 1_000_000
+    assert part == DATA[: len(part)]
+
+
+def test_a_connection_that_was_closed_meanwhile_is_made_anew(serve: Serve) -> None:
+    server, reader = serve(right)
+    assert read(reader, server, 0, 10) == DATA[:10]
+    server.answer = lambda first, last: right(first, last) if server.connections > 1 else b""
+    assert read(reader, server, 10, 10) == DATA[10:20]
+    assert server.connections == 2
+
+
+def test_a_server_that_closes_each_time_is_asked_anew_each_time(serve: Serve) -> None:
+    server, reader = serve(lambda first, last: right(first, last, "HTTP/1.1 206 OK", "Connection: close"))
+    for _ in range(3):
+        assert read(reader, server, 7, 10) == DATA[7:17]
+    assert server.connections == 3
+
+
+def test_silence_is_given_up(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ranges, "PATIENCE", 0.5)
+    silent, over = True, threading.Event()
+
+    def answer(first: int, last: int) -> bytes:
+        if silent:
+            over.wait(30)
+        return right(first, last)
+
+    server, reader = serve(answer)
+    with pytest.raises(TimeoutError):
+        read(reader, server, 0, 10)
+    silent = False
+    over.set()
+    assert read(reader, server, 0, 10) == DATA[:10]
+
+
+def test_a_server_that_is_not_trusted_gets_no_request(serve: Serve) -> None:
+    server, _ = serve(right)
+    if server.url.startswith("https"):
+        with pytest.raises(ssl.SSLCertVerificationError):
+            read(RangeReader(ssl.create_default_context), server, 0, 10)
+        assert server.requests == []
+
+
+def test_a_forbidden_place_gets_no_request(serve: Serve) -> None:
+    server, _ = serve(right)
+
+    def refuse(connected: socket.socket) -> None:
+        raise PermissionError(connected.getpeername()[0])
+
+    with pytest.raises(PermissionError, match=r"127\.0\.0\.1"):
+        read(RangeReader(ssl.create_default_context, refuse), server, 0, 10)
+    assert server.requests == []
+
+
+@pytest.mark.parametrize(
+    ("url", "header"),
+    [
+        ("http://127.0.0.1:1/a b", "x"),
+        ("http://127.0.0.1:1/ü", "x"),
+        ("http://127.0.0.1:1/a", "x\r\nHost: evil"),
+        ("http://user:word@127.0.0.1:1/a", "x"),
+        ("ftp://127.0.0.1:1/a", "x"),
+    ],
+)
+def test_what_cannot_be_asked_as_it_is_is_not_asked(url: str, header: str) -> None:
+    buffer = memoryview(bytearray(1))
+    assert RangeReader(ssl.create_default_context).read_into(url, {"Authorization": header}, 0, buffer) is None
