@@ -8,10 +8,11 @@ at most files of a tree that no record names, and running it again uses them.
 from __future__ import annotations
 
 import heapq
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from longshore import deletion, layout
 from longshore.adapters import Composition, check_together, layer, pin
@@ -41,18 +42,25 @@ from longshore_runtime.pull.sources import open_source
 from longshore_runtime.pull.verdict import Verdict
 from longshore_runtime.pull.verification import Finding, verify
 
+if TYPE_CHECKING:
+    from longshore.check.findings import Finding as Warned
+
 _PARALLEL_READS = 16
 
 
 @dataclass(frozen=True)
 class Pushed:
-    """The outcome of a push: the version, whether it was `created` now, bytes `sent` and bytes in all."""
+    """The outcome of a push: the version, whether it was `created` now, bytes `sent` and bytes in all.
+
+    `warnings` are what its check has found.
+    """
 
     version: Version
     created: bool
     size: int
     sent: int
     moves: tuple[AliasMove, ...] = ()
+    warnings: tuple[Warned, ...] = ()
 
 
 class Registry:
@@ -83,14 +91,20 @@ class Registry:
     # -- reading -----------------------------------------------------------------------------------
 
     def models(self) -> Iterator[str]:
-        """The names of all models, in ascending order within each level."""
+        """The names of all models that have versions, be they deleted, in ascending order within each level."""
+        return (name for name, folders in self._places() if "versions" in folders)
+
+    def _places(self) -> Iterator[tuple[str, list[str]]]:
+        """Every name of which anything is stored, a push that has not come to an end too, and its folders."""
         for name in self._store.list_folders(""):
             if name.startswith("."):
                 continue
             folders = list(self._store.list_folders(f"{name}/"))
             if not RESERVED.isdisjoint(folders):
-                yield name
-            yield from (f"{name}/{folder}" for folder in folders if folder not in RESERVED)
+                yield name, folders
+            for folder in folders:
+                if folder not in RESERVED:
+                    yield f"{name}/{folder}", list(self._store.list_folders(f"{name}/{folder}/"))
 
     def labels(self, model: str) -> list[str]:
         """The labels of a model's versions, in ascending order, without deleted ones; one LIST per thousand."""
@@ -213,21 +227,29 @@ class Registry:
         progress: Progress | None = None,
         repair: bool = False,
         patterns: Patterns = EVERYTHING,
+        check: bool = True,
+        vouch: Callable[[Version], None] | None = None,
     ) -> Pushed:
         """Commit a directory as a version; a version that is left out becomes the next whole number.
 
         An address (`hf://org/model@revision`, `s3://…`, a tree of another registry) is brought straight into the store;
         `patterns` choose among its files. An adapter needs a `base`: a reference to a version here, which is then kept
-        as long as the adapter is.
+        as long as the adapter is. `vouch` hears of the version before an alias moves to it, and may sign it.
 
         Running it again resumes what was cut short, replaces what is not what the version says, and changes nothing
         else. What a bucket has is judged by the checksums that the store keeps; `repair` has its bytes read.
-        Raises Refused when the version exists with other content, naming both digests.
+        Raises InvalidModel for what could not be served, before anything is sent and unless it is not to be checked;
+        Refused when the version exists with other content, naming both digests.
         """
         target = check_target(reference)
         if alias is not None:
             self._refuse_protected(target, check_label(alias, "alias"))
         pinned = self.pin_base(base, target.model) if base is not None else None
+        warnings: tuple[Warned, ...] = ()
+        if check:
+            from longshore.check.requirement import require_servable
+
+            warnings = require_servable(directory, serving, patterns, progress or Silent())
         pusher = Pusher(self._store, self, self._identity, progress or Silent(), repair=repair)
         if "://" in str(directory):
             pushed = pusher.import_tree(str(directory), target, message, serving, pinned, patterns)
@@ -236,8 +258,10 @@ class Registry:
         version, created, size, sent = pushed
         if created:
             self._log.write(target.model, "push", version=version.version, digest=version.digest, note=message)
+        if vouch:
+            vouch(version)
         moves = (self.promote(target.model, alias, version.version),) if alias else ()
-        return Pushed(version, created, size, sent, moves)
+        return Pushed(version, created, size, sent, moves, warnings)
 
     def pin_base(self, reference: str, adapter: str) -> Base:
         """The version that adapters of the model `adapter` are to add to; a model that has but one version may stand for it.
@@ -417,7 +441,10 @@ class Registry:
             )
 
     def undelete(self, reference: str, reason: str | None = None) -> Version:
-        """Bring a deleted version back, as it was. Raises Refused when a collection has removed its files."""
+        """Bring a deleted version back, as it was; one that is not deleted stays.
+
+        Raises Refused when a collection has removed its files.
+        """
         target = parse_reference(reference)
         if target.version is None:
             raise LongshoreError(f"{reference} does not name a version", f"write {target.model}:VERSION")
@@ -454,7 +481,7 @@ class Registry:
     def find_garbage(self, model: str | None = None, *, grace: float) -> tuple[Collector, list[Garbage]]:
         """What no version needs any more, in one model or in all; nothing younger than `grace` seconds."""
         collector, moment = Collector(self._store, grace), read_clock(self._store)
-        models = [check_model(model)] if model is not None else list(self.models())
+        models = [check_model(model)] if model is not None else [name for name, _ in self._places()]
         found = [garbage for name in models for garbage in collector.find(name, moment)]
         return collector, found + (list(collector.find_unfinished(moment)) if model is None else [])
 

@@ -26,6 +26,9 @@ from longshore_runtime.errors import LongshoreError, NotFound, Refused
 from longshore_runtime.manifest import Manifest
 from longshore_runtime.signatures import CURVES, SUFFIX, UNSIGNED
 
+NOTHING = Manifest(files=())
+"""What is signed to see whether a signer can."""
+
 
 @dataclass(frozen=True)
 class Signer:
@@ -95,7 +98,7 @@ def select_trusted(bundles: dict[str, bytes], manifest: Manifest, trust: Trust, 
 def sign_manifest(manifest: Manifest, name: str, signer: Signer) -> bytes:
     """The bundle that signs what the manifest lists under `name`. Raises LongshoreError for keys that cannot sign."""
     library = _import_library()
-    require_key(signer)
+    _require_key(signer)
     try:
         config = library.signing.Config().set_hashing_config(_Listed(library, manifest, name))
         if signer.certificate is not None:
@@ -114,9 +117,19 @@ def sign_manifest(manifest: Manifest, name: str, signer: Signer) -> bytes:
         ) from error
 
 
-def require_key(signer: Signer) -> None:
+def require_signer(signer: Signer) -> None:
+    """Raise LongshoreError unless the signer can sign, which is tried, before anything is done that is to be signed."""
+    name = "@sha256:" + NOTHING.digest
+    bundle = sign_manifest(NOTHING, name, signer)
+    if signer.chain and (flaw := _find_flaw(bundle, NOTHING, Trust(chain=signer.chain))):
+        raise LongshoreError(
+            f"nobody who trusts {signer.chain[-1]} would trust {signer.certificate}: {flaw}",
+            "give a certificate for signing code, and those above it up to the root",
+        )
+
+
+def _require_key(signer: Signer) -> None:
     """Raise LongshoreError when the signer's files are not there, or its key is none that can sign."""
-    _import_library()
     for path in (signer.key, signer.certificate, *signer.chain):
         _require_file(path)
     try:
@@ -126,6 +139,11 @@ def require_key(signer: Signer) -> None:
             f"{signer.key} cannot sign: {_first_line(error)}",
             "give a PEM file with a key on P-256, P-384 or P-521; LONGSHORE_KEY_PASSWORD opens one with a password",
         ) from error
+    if signer.certificate is not None and signer.password and b"ENCRYPTED" in signer.key.read_bytes():
+        raise LongshoreError(
+            f"{signer.key} has a password, and with a certificate Model Signing opens none",
+            "sign without --certificate, or with a key that has none",
+        )
 
 
 def _find_flaw(bundle: bytes, manifest: Manifest, trust: Trust) -> str | None:

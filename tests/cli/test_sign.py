@@ -1,12 +1,15 @@
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
+from longshore_runtime.signatures import FOLDER
 from support.command import CommandLine
 from support.documents import examples
-from support.keys import Pair, make_pair
+from support.keys import Pair, make_certified, make_pair
 from support.models import flip_byte, make_model
 
 PAGE = Path(__file__).parents[2] / "docs/signing.md"
@@ -43,6 +46,34 @@ def test_a_push_signs_and_a_bad_key_stops_it_before_it_starts(longshore: Command
     done = longshore("push", model, "m:1", "--sign", key.private)
     assert "m:1 is signed: key-" in done.out
     assert longshore("push", model, "m:1", "--sign", key.private, "--json").json["signature"].startswith("key-")
+
+
+def test_a_push_signs_with_a_certificate_and_the_public_command_verifies_it(
+    longshore: CommandLine, model: Path, tmp_path: Path
+) -> None:
+    ours, theirs = (make_certified(tmp_path / "keys", name) for name in ("ours", "theirs"))
+    certified = ("--certificate", ours.certificate, "--certificate-chain", ours.root)
+    for wrong, why in (
+        (("--certificate", theirs.certificate), "does not match"),
+        (("--certificate", ours.certificate, "--certificate-chain", theirs.root), "nobody who trusts"),
+        (("--certificate", tmp_path / "absent"), "absent is not a file"),
+    ):
+        assert why in longshore("push", model, "m:1", "--alias", "prod", "--sign", ours.private, *wrong).error
+    assert longshore("push", model, "m:1", *certified).code == 2
+    assert not longshore.registry.exists()
+    done = longshore("push", model, "m:1", "--alias", "prod", "--sign", ours.private, *certified)
+    assert "m:1 is signed: certificate-" in done.out
+    assert [event["verb"] for event in longshore("log", "m", "--json").json] == ["alias", "sign", "push"]
+    again = longshore("push", model, "m:1", "--sign", ours.private, *certified, "--json").json
+    tree = tmp_path / "t"
+    assert longshore("pull", "m@prod", tree, "--certificate-chain", ours.root).code == 0
+    (bundle,) = (tree / FOLDER).iterdir()
+    assert bundle.name == again["signature"]
+    command = [sys.executable, "-m", "model_signing", "verify", "certificate", "--signature", bundle]
+    for root, outcome in ((ours.root, "Verification succeeded"), (theirs.root, "Verification failed")):
+        options = ("--certificate_chain", root, tree)
+        public = subprocess.run([*command, *options], capture_output=True, text=True, check=False)
+        assert outcome in public.stdout + public.stderr
 
 
 def test_options_that_contradict_each_other_are_usage_errors(longshore: CommandLine, model: Path, key: Pair) -> None:

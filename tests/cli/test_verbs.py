@@ -27,6 +27,8 @@ def test_a_version_is_deleted_brought_back_and_collected(pushed: CommandLine, tm
     assert "m:2 was deleted by tester at" in pushed("show", "m:2").error
     assert "0 B would be freed" in pushed("gc", "--dry-run").err, "it was deleted less than a day ago"
     assert pushed("undelete", "m:2").out.endswith("is there again\n")
+    assert pushed("undelete", "m:2").out.endswith("was not deleted\n")
+    assert pushed("undelete", "m:2", "--json").json["restored"] is False
     pushed("delete", "m:2")
     planned = pushed("gc", "m", "--dry-run", "--grace", "0s", "--json").json
     assert (planned["dry_run"], [found["kind"] for found in planned["garbage"]]) == (True, ["tree"])

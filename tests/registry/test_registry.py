@@ -5,8 +5,10 @@ from __future__ import annotations
 import itertools
 import json
 import os
+import pickle
 import shutil
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -20,6 +22,7 @@ from longshore.pushing import Pusher
 from longshore_runtime import paths
 from longshore_runtime.errors import Corrupt, InvalidModel, LongshoreError, NotFound, Refused
 from longshore_runtime.manifest import Manifest, Serving
+from longshore_runtime.progress import Silent
 from support.models import flip_byte, make_model
 from support.servers import S3Server
 
@@ -429,3 +432,38 @@ def test_a_page_of_many_versions_costs_a_page_of_reads(registry: Registry, versi
     assert requests.count("GetObject") == 4
     assert requests.count("ListObjectsV2") == 1 + 3
     assert len(requests) == 8
+
+
+def test_a_push_in_python_is_checked_unless_it_is_told_not_to(tmp_path: Path, model: Path) -> None:
+    registry, heard = Registry((tmp_path / "r").as_uri()), list[str]()
+    progress = Silent()
+    progress.say = heard.append  # type: ignore[method-assign]
+    unknown = Serving(arguments=("--max-modle-len", "8"))
+    with pytest.raises(InvalidModel, match=r"did you mean --max-model-len\?\) \(argument-unknown\).*--no-check"):
+        registry.push(model, "m:1", serving=unknown)
+    (model / "weights.bin").write_bytes(pickle.dumps({}))
+    with pytest.raises(InvalidModel, match="pickle"):
+        registry.push(model, "m:1")
+    assert not (tmp_path / "r").exists()
+    (model / "weights.bin").unlink()
+    trusting = Serving(arguments=("--trust-remote-code",))
+    assert [finding.code for finding in registry.push(model, "m:1", serving=trusting, progress=progress).warnings] == [
+        "trust-remote-code"
+    ]
+    assert [line for line in heard if line.startswith("warning: ")] == heard
+    assert len(heard) == 1
+    assert registry.push(model, "m:2", serving=unknown, check=False).created
+
+
+def test_what_is_left_of_a_push_is_no_model_and_is_collected(root: str, model: Path) -> None:
+    registry = Registry(root)
+    registry.push(model, "m:1")
+    for name in ("team/begun", "begun"):
+        registry._store.create(f"{name}/trees/{'0' * 64}/config.json", b"{}")
+    assert list(registry.models()) == ["m"]
+    time.sleep(1.1)  # stores tell whole seconds
+    collector, found = registry.find_garbage(grace=0)
+    assert {garbage.model for garbage in found} == {"begun", "team/begun"}
+    assert all(registry.collect(collector, garbage) for garbage in found)
+    assert not any(list(registry._store.list_tree(f"{name}/trees/")) for name in ("team/begun", "begun"))
+    assert list(registry.models()) == ["m"]

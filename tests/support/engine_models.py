@@ -1,6 +1,6 @@
-"""What the installed vLLM can serve, read from its source without importing it.
+"""What the installed vLLM can serve, read from its source without importing it, and the arguments that its own parser knows.
 
-`make models` writes it down. The result lies beside the engine's adapter; a test compares it with the vLLM that is installed.
+`make models` writes it down. The result lies beside the engine's adapter; tests compare it with the vLLM that is installed.
 """
 
 from __future__ import annotations
@@ -9,6 +9,8 @@ import ast
 import importlib.metadata
 import importlib.util
 import json
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -58,6 +60,24 @@ def collect() -> dict[str, Any]:
     }
 
 
+PARSER = """
+import json
+from vllm.entrypoints.launchers.cli_args import make_arg_parser
+from vllm.utils.argparse_utils import FlexibleArgumentParser
+print(json.dumps([action.option_strings for action in make_arg_parser(FlexibleArgumentParser())._actions]))
+"""
+"""Only the parser knows: most of its options are made from the fields of vLLM's configuration."""
+
+
+def collect_arguments() -> dict[str, Any]:
+    """The part of the table that names the server's options: the long ones, and what each short one stands for."""
+    done = subprocess.run([sys.executable, "-c", PARSER], capture_output=True, text=True, check=True)
+    spellings = [names for names in json.loads(done.stdout.splitlines()[-1]) if "--help" not in names]
+    long = sorted(name[2:] for names in spellings for name in names if name.startswith("--"))
+    short = {name[1:]: names[0][2:] for names in spellings for name in names if not name.startswith("--")}
+    return {"arguments": long, "short": dict(sorted(short.items()))}
+
+
 def _kind(runner: str, convert: str) -> str:
     """What a model whose name ends so is converted to."""
     return runner if convert == "none" else convert
@@ -86,4 +106,4 @@ def _assignments(source: Path) -> dict[str, ast.expr]:
 
 
 if __name__ == "__main__":
-    path().write_text(json.dumps(collect(), indent=1) + "\n")
+    path().write_text(json.dumps(collect() | collect_arguments(), indent=1) + "\n")

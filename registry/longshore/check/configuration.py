@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from longshore.check.arguments import split
 from longshore.check.contents import Contents
 from longshore.check.findings import Finding
 from longshore_runtime.serve.engines.support import Support
 from longshore_runtime.serve.facts import CONFIG
-from longshore_runtime.serve.options import group_options
 
 _CODE_CARRIERS = (CONFIG, "tokenizer_config.json", "processor_config.json", "preprocessor_config.json")
 GENERATION = "generation_config.json"
@@ -63,7 +63,7 @@ def check_code(contents: Contents, arguments: Sequence[str]) -> Iterator[Finding
 
 def trusts_code(arguments: Sequence[str]) -> bool:
     """Whether the engine's arguments let it run code from the tree."""
-    return any(option.name == _TRUST and not option.tokens[0].startswith("--no-") for option in group_options(arguments))
+    return any(option.name == _TRUST and not option.tokens[0].startswith("--no-") for option in split(arguments)[1])
 
 
 def text_config(contents: Contents) -> tuple[Mapping[str, Any], bool | None]:

@@ -52,6 +52,14 @@ CODES: dict[str, Code] = {
     "trust-remote-code": Code(
         "warning", "the serving arguments let the engine run code from the tree", "leave out --trust-remote-code if you can"
     ),
+    "argument-unknown": Code(
+        "error", "a serving argument that the engine does not know", "correct the serving arguments, or use a newer engine"
+    ),
+    "argument-owned": Code("error", "a serving argument that the runtime sets itself", "leave it out of the serving arguments"),
+    "argument-secret": Code(
+        "error", "a serving argument that holds a secret", "give it to the container as a variable of its environment"
+    ),
+    "argument-short": Code("error", "a serving argument in its short form", "write the long form"),
     # weights
     "weights-missing": Code("error", "there are no weights that an engine reads", "add the model's .safetensors files"),
     "weights-damaged": Code("error", "a weights file is cut short or no such file", "download or copy the file again"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from longshore.check.adapter import check_adapter
+from longshore.check.arguments import check_arguments
 from longshore.check.configuration import (
     check_architecture,
     check_code,
@@ -24,7 +25,7 @@ from longshore_runtime import paths
 from longshore_runtime.errors import NotFound, Refused
 from longshore_runtime.manifest import Serving
 from longshore_runtime.progress import Progress, Silent
-from longshore_runtime.pull.sources.port import Entry, Source
+from longshore_runtime.pull.sources.port import Source
 from longshore_runtime.serve.engines import open_engine
 from longshore_runtime.serve.engines.support import Support
 from longshore_runtime.serve.facts import ADAPTER_CONFIG, CONFIG
@@ -36,7 +37,8 @@ def check(source: Source, serving: Serving | None = None, progress: Progress | N
     Reads headers and small files alone. Raises LongshoreError when the tree cannot be read at all.
     """
     serving = serving or Serving()
-    support = open_engine(serving.engine).support()
+    engine = open_engine(serving.engine)
+    support = engine.support()
     try:
         entries = [entry for entry in source.list_files() if not entry.path.startswith(f"{paths.METADATA}/")]
     except Refused as refusal:  # a local tree refuses by itself what no version may hold
@@ -44,22 +46,22 @@ def check(source: Source, serving: Serving | None = None, progress: Progress | N
         return Report(source.uri, str(support), None, 0, 0, (finding,))
     if not entries:
         raise NotFound(f"there is nothing at {source.uri}", "check the address")
-    return _inspect(source, entries, serving, support, progress or Silent())
+    contents = Contents(source, entries, progress or Silent())
+    found = [*check_files(contents), *check_arguments(serving.arguments, engine, support)]
+    return _report(contents, [*found, *_check_model(contents, serving, support)], support)
 
 
-def _inspect(source: Source, entries: list[Entry], serving: Serving, support: Support, progress: Progress) -> Report:
-    contents = Contents(source, entries, progress)
-    found = [*check_files(contents), *_check_model(contents, serving, support)]
+def _report(contents: Contents, found: list[Finding], support: Support) -> Report:
     found += [flaw for flaw in contents.flaws if flaw not in found]
     pointers = {finding.path for finding in found if finding.code == "lfs-pointer"}
     findings = [f for f in found if f.code == "lfs-pointer" or f.path is None or f.path not in pointers]
     findings.sort(key=lambda finding: SEVERITIES.index(finding.severity))
     return Report(
-        source=source.uri,
+        source=contents.uri,
         engine=str(support),
         architecture=read_architecture(contents),
-        files=len(entries),
-        size=sum(entry.size for entry in entries),
+        files=len(contents.files),
+        size=sum(file.size for file in contents.files.values()),
         findings=tuple(findings),
     )
 

@@ -1,4 +1,4 @@
-"""`longshore check`, and what `push` makes of it."""
+"""`longshore check`."""
 
 from __future__ import annotations
 
@@ -13,14 +13,9 @@ from longshore.cli.output import open_progress, print_json
 from longshore.cli.target import find_target
 from longshore.serving_file import read_serving
 from longshore_runtime.addresses import redact
-from longshore_runtime.errors import InvalidModel
-from longshore_runtime.manifest import Serving
 from longshore_runtime.progress import Silent, format_size
 from longshore_runtime.pull.sources import open_source
-from longshore_runtime.pull.sources.port import Source
 from longshore_runtime.pull.verification import read_manifest
-
-_SHOWN = 2
 
 
 @click.command()
@@ -47,20 +42,6 @@ def check(source: str, serve: Path | None, registry: str | None, as_json: bool) 
         click.echo(f"{redact(source)}  {_describe(report)}")
     if not report.ok:
         raise click.exceptions.Exit(1)
-
-
-def require_servable(source: Source, serving: Serving, name: str) -> None:
-    """Print the warnings about a tree that is to be pushed; raise InvalidModel when there are errors."""
-    report = check_tree(source, serving)
-    for finding in report.of("warning"):
-        click.echo(f"warning: {finding} ({finding.code}); {finding.advice}", err=True)
-    if errors := report.of("error"):
-        named = "; ".join(f"{finding} ({finding.code})" for finding in errors[:_SHOWN])
-        more = f"; and {len(errors) - _SHOWN} more" if len(errors) > _SHOWN else ""
-        raise InvalidModel(
-            f"{redact(name)} could not be served: {named}{more}",
-            f"{errors[0].advice}; see all: longshore check {redact(name)}, push it nevertheless: --no-check",
-        )
 
 
 def _describe(report: Report) -> str:

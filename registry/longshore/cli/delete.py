@@ -7,6 +7,7 @@ import click
 from longshore.cli.options import duration, json_option, registry_option
 from longshore.cli.output import open_progress, print_json, print_table, show_digest
 from longshore.collection import Garbage
+from longshore.reference import parse_reference
 from longshore.registry import Registry
 from longshore.version import Version
 from longshore_runtime.errors import Refused
@@ -61,11 +62,14 @@ def undelete(reference: str, reason: str | None, registry: str | None, as_json: 
 
     Refused once a gc has removed its files.
     """
-    version = Registry(registry).undelete(reference, reason)
+    opened, target = Registry(registry), parse_reference(reference)
+    restored = target.version in opened.deleted(target.model)
+    version = opened.undelete(reference, reason)
     if as_json:
-        print_json(version)
+        print_json({**vars(version), "restored": restored})
     else:
-        click.echo(f"{version.reference}  {show_digest(version.digest)}  is there again")
+        outcome = "is there again" if restored else "was not deleted"
+        click.echo(f"{version.reference}  {show_digest(version.digest)}  {outcome}")
 
 
 @click.command()

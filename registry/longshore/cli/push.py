@@ -6,17 +6,14 @@ from pathlib import Path
 
 import click
 
-from longshore.cli.check import require_servable
 from longshore.cli.options import json_option, registry_option
 from longshore.cli.output import open_progress, print_json, show_digest
-from longshore.importing import ChosenFiles
+from longshore.cli.sign import certificate_options, read_signer
 from longshore.registry import Pushed, Registry
 from longshore.serving_file import read_serving_file
-from longshore.signing import Signer, read_password, require_key, sign
-from longshore_runtime.manifest import Serving
+from longshore.signing import Signature, sign
 from longshore_runtime.progress import format_size
 from longshore_runtime.pull.patterns import Patterns
-from longshore_runtime.pull.sources import open_source
 
 
 @click.command()
@@ -32,6 +29,7 @@ from longshore_runtime.pull.sources import open_source
 @click.option("--exclude", multiple=True, metavar="PATTERN", help="No files like this; may be repeated. For addresses.")
 @click.option("--repair", is_flag=True, help="Read what is stored of this version already, and replace what is damaged.")
 @click.option("--sign", "key", metavar="KEY", type=click.Path(path_type=Path), help="Sign it with this private key (PEM).")
+@certificate_options
 @click.option("--check/--no-check", default=True, help="Refuse what could not be served (see `longshore check`).")
 @registry_option
 @json_option
@@ -47,6 +45,8 @@ def push(
     exclude: tuple[str, ...],
     repair: bool,
     key: Path | None,
+    certificate: Path | None,
+    certificate_chain: tuple[Path, ...],
     check: bool,
     registry: str | None,
     as_json: bool,
@@ -59,17 +59,16 @@ def push(
     Without VERSION it becomes the next whole number. Running a push again resumes it; a version that
     exists is never changed.
     """
-    patterns, address = Patterns(include, exclude), source if "://" in source else Path(source).resolve().as_uri()
-    if patterns and address != source:
+    patterns = Patterns(include, exclude)
+    if patterns and "://" not in source:
         raise click.UsageError(f"{source} is a directory, which is pushed whole: leave --include and --exclude out")
     serving, wished_base = read_serving_file(serve) if serve else (None, None)
     base = base or wished_base
-    if check and (address == source or Path(source).is_dir()):
-        require_servable(ChosenFiles(open_source(address), patterns), serving or Serving(), source)
-    signer = Signer(key, password=read_password()) if key else None
-    if signer:
-        require_key(signer)
-    opened = Registry(registry)
+    if key is None and (certificate or certificate_chain):
+        raise click.UsageError("--certificate needs --sign KEY, the key that it is of")
+    signer = read_signer(key, certificate, certificate_chain) if key else None
+    opened, signatures = Registry(registry), list[Signature]()
+    vouch = (lambda version: signatures.append(sign(opened, version.reference, signer))) if signer else None
     pushed = opened.push(
         source,
         model,
@@ -80,13 +79,14 @@ def push(
         progress=open_progress(),
         repair=repair,
         patterns=patterns,
+        check=check,
+        vouch=vouch,
     )
-    signature = sign(opened, pushed.version.reference, signer) if signer else None
     if as_json:
-        print_json({**vars(pushed), **({"signature": signature.name} if signature else {})})
+        print_json({**vars(pushed), **({"signature": signatures[0].name} if signatures else {})})
         return
     click.echo(f"{pushed.version.reference}  {show_digest(pushed.version.digest)}  {_describe(pushed)}")
-    if signature:
+    for signature in signatures:
         click.echo(f"{pushed.version.reference} is signed: {signature.name}")
     for move in pushed.moves:
         click.echo(f"{move.model}@{move.alias} -> {move.version}")

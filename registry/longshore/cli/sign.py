@@ -11,18 +11,36 @@ import click
 from longshore.cli.options import json_option, registry_option
 from longshore.cli.output import print_json, show_digest
 from longshore.registry import Registry
-from longshore.signing import Signer, Trust, read_password
+from longshore.signing import Signer, Trust, read_password, require_signer
 from longshore.signing import sign as sign_version
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 _FILE = click.Path(path_type=Path)
 
 
+def certificate_options(command: Command) -> Command:
+    """`--certificate` and `--certificate-chain`: what vouches for the key that a command signs with."""
+    chain = click.option(
+        "--certificate-chain", metavar="FILE", type=_FILE, multiple=True, help="Those above the certificate; may be repeated."
+    )
+    return click.option("--certificate", metavar="FILE", type=_FILE, help="The certificate of the key to sign with.")(
+        chain(command)
+    )
+
+
+def read_signer(key: Path, certificate: Path | None, chain: tuple[Path, ...]) -> Signer:
+    """Whom the options name, seen to be able to sign."""
+    if chain and certificate is None:
+        raise click.UsageError("--certificate-chain needs --certificate")
+    signer = Signer(key, certificate, chain, read_password())
+    require_signer(signer)
+    return signer
+
+
 @click.command()
 @click.argument("reference")
 @click.option("--key", metavar="FILE", type=_FILE, required=True, help="The private key: PEM, an elliptic curve.")
-@click.option("--certificate", metavar="FILE", type=_FILE, help="The key's certificate.")
-@click.option("--certificate-chain", metavar="FILE", type=_FILE, multiple=True, help="Those above it; may be repeated.")
+@certificate_options
 @registry_option
 @json_option
 def sign(
@@ -37,9 +55,7 @@ def sign(
 
     Reads its manifest alone, wherever the version lies. A key with a password gets it from LONGSHORE_KEY_PASSWORD.
     """
-    if certificate_chain and certificate is None:
-        raise click.UsageError("--certificate-chain needs --certificate")
-    done = sign_version(Registry(registry), reference, Signer(key, certificate, certificate_chain, read_password()))
+    done = sign_version(Registry(registry), reference, read_signer(key, certificate, certificate_chain))
     if as_json:
         print_json(
             {

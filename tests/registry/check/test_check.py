@@ -261,6 +261,29 @@ CASES = [
 ]
 
 
+ARGUMENTS = [
+    (("--trust-remote-code",), "trust-remote-code", "the serving arguments have --trust-remote-code"),
+    (
+        ("--seed", "1", "--max-modle-len", "8"),
+        "argument-unknown",
+        "--max-modle-len: vLLM has no such argument (did you mean --max-model-len?)",
+    ),
+    (
+        ("--max-model=8",),  # which its parser would take for an abbreviation, and the launcher for another option
+        "argument-unknown",
+        "--max-model: vLLM has no such argument (did you mean --max-model-len?)",
+    ),
+    (("--frobnicate",), "argument-unknown", "--frobnicate: vLLM has no such argument"),
+    (("8192",), "argument-unknown", "8192: it follows no option"),
+    (("--port", "8000"), "argument-owned", "--port is the launcher's, not the engine's"),
+    (("--served_model_name=x",), "argument-owned", "--served-model-name is the launcher's, not the engine's"),
+    (("--config", "x.yaml"), "argument-owned", "--config is the launcher's, not the engine's"),
+    (("--api-key", "abc"), "argument-secret", "--api-key is a secret, and whoever reads the registry would read it"),
+    (("--enforce-eager", "-tp", "2"), "argument-short", "-tp stands for --tensor-parallel-size"),
+    (("-tp=2",), "argument-short", "-tp=2 stands for --tensor-parallel-size"),
+]
+
+
 @pytest.mark.parametrize(("kind", "code", "text"), CASES, ids=[case[0] for case in CASES])
 def test_what_is_wrong_is_found(model: Path, kind: str, code: str, text: str) -> None:
     spoil(kind, model)
@@ -271,7 +294,7 @@ def test_what_is_wrong_is_found(model: Path, kind: str, code: str, text: str) ->
 
 
 def test_every_code_is_provoked() -> None:
-    assert {code for _, code, _ in CASES} | {"trust-remote-code"} == CODES.keys()
+    assert {code for _, code, _ in CASES} | {code for _, code, _ in ARGUMENTS} == CODES.keys()
 
 
 def test_a_small_model_and_an_adapter_are_fine(model: Path) -> None:
@@ -284,9 +307,16 @@ def test_the_real_model_is_fine(smollm2: Path) -> None:
     assert report_of(smollm2).findings == ()
 
 
-def test_code_that_the_engine_would_run_is_told(model: Path) -> None:
-    assert [f.code for f in report_of(model, "--trust-remote-code").findings] == ["trust-remote-code"]
-    assert report_of(model, "--no-trust-remote-code").findings == ()
+@pytest.mark.parametrize(("arguments", "code", "text"), ARGUMENTS)
+def test_an_argument_that_is_not_the_versions_to_set_is_found(
+    model: Path, arguments: tuple[str, ...], code: str, text: str
+) -> None:
+    assert [(f.code, str(f)) for f in report_of(model, *arguments).findings] == [(code, text)]
+
+
+def test_arguments_that_the_engine_has_are_fine(model: Path) -> None:
+    fine = ("--no-trust-remote-code", "--max_model_len=4k", "--compilation-config.mode", "3", "--max-logprobs", "-1")
+    assert report_of(model, *fine, "--lora-modules", "a=x", '{"name": "b"}').findings == ()
 
 
 def test_one_flaw_is_reported_once(model: Path) -> None:

@@ -36,4 +36,6 @@ def test_a_template_is_run_where_it_does_no_harm(template: str, outcome: str, de
 
 def test_a_template_that_never_ends_is_ended() -> None:
     loop = "{% for a in range(90000) %}" * 3 + "{% endfor %}" * 3
-    assert set(render(loop).values()) == {("failed", "it needs more time or memory than any template should")}
+    ((outcome, why),) = set(render(loop).values())
+    assert outcome == "failed"
+    assert why in ("it needs more time or memory than any template should", "it took more than 20 s")  # a busy machine

@@ -5,12 +5,39 @@ import json
 import pytest
 
 from longshore_runtime.serve.engines import ENGINES, open_engine
-from support.engine_models import collect, path
+from support.engine_models import collect, collect_arguments, path
 
 
 def test_the_table_is_that_of_the_installed_engine() -> None:
     """After a new pin: make models."""
-    assert json.loads(path().read_text()) == collect()
+    table = json.loads(path().read_text())
+    assert {name: table[name] for name in table if name not in ("arguments", "short")} == collect()
+
+
+@pytest.mark.engine
+def test_the_arguments_are_those_of_the_installed_engines_parser() -> None:
+    table = json.loads(path().read_text())
+    assert {name: table[name] for name in ("arguments", "short")} == collect_arguments()
+
+
+@pytest.mark.parametrize(
+    ("argument", "known", "nearest"),
+    [
+        ("--max-model-len=10", True, None),
+        ("--max_model_len", True, None),
+        ("--no-enable-prefix-caching", True, None),
+        ("--compilation-config.level", True, None),
+        ("--limit-mm-per-prompt.image+", True, None),
+        ("--max-modle-len", False, "--max-model-len"),
+        ("--max-model", False, "--max-model-len"),
+        ("--tensor-paralel-size=2", False, "--tensor-parallel-size"),
+        ("--frobnicate", False, None),
+    ],
+)
+def test_an_argument_is_known_however_it_is_spelled(argument: str, known: bool, nearest: str | None) -> None:
+    support = open_engine("vllm").support()
+    assert support.knows(argument) is known
+    assert known or support.nearest(argument) == nearest
 
 
 @pytest.mark.parametrize("name", ENGINES)

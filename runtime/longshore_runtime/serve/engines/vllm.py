@@ -23,8 +23,15 @@ from longshore_runtime.serve.host import Host
 from longshore_runtime.serve.options import flatten, group_options, merge_options
 
 GIB = 1024**3
-OWNED = {"model": "the reference", "host": "--host", "port": "--port", "served-model-name": "--served-model-name"}
-"""Options that the launcher sets and must know, with where a user sets them instead."""
+OWNED = {
+    "model": "the reference",
+    "host": "--host",
+    "port": "--port",
+    "served-model-name": "--served-model-name",
+    "uds": "--host and --port",
+    "config": "the arguments themselves",
+}
+"""Options that the launcher sets or must know, with where a user sets them instead."""
 
 FEW_CORES = 4
 SECRETS = re.compile(r"^(AWS_.*|HF_TOKEN|HUGGING_FACE_HUB_TOKEN|MODELSCOPE_API_TOKEN|STORAGE_.*CONFIG|VLLM_PORT)$")
