@@ -8,7 +8,7 @@
 #   make cluster  a Kubernetes control plane with KServe on this machine; make cluster-down ends it
 #   make cluster NODE=1  the same with a real node that runs pods, as root
 #   make bench-coldstart  from apply to the first token on a real node, KServe's own way and ours
-#   make bench-pull  a model out of a bucket: KServe's own initializer, the usual S3 clients, ours
+#   make bench-pull  a model out of a bucket or a hub: KServe's own initializer, the usual clients, ours
 #   make bench-push  a model into a bucket: s5cmd, rclone, boto3, ours; a small change; an import from a hub
 #   make lock     resolve the pins in requirements/ anew
 #   make models   write down anew which models the pinned engine serves
@@ -81,7 +81,7 @@ bench-coldstart: setup
 	@PYTHONPATH=.:tests python -m benchmarks.coldstart --runs $(RUNS)
 
 bench-pull: setup
-	@PYTHONPATH=.:tests python -m benchmarks.pull --runs $(RUNS) $(if $(SIZE),--size $(SIZE))
+	@PYTHONPATH=.:tests python -m benchmarks.pull --runs $(RUNS) $(if $(SIZE),--size $(SIZE)) $(if $(MINUTES),--minutes $(MINUTES))
 
 bench-push: setup
 	@PYTHONPATH=.:tests python -m benchmarks.push --runs $(RUNS) $(if $(SIZE),--size $(SIZE))

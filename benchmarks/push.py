@@ -20,7 +20,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from benchmarks.pull import tool
+from benchmarks.clients import tool
 from benchmarks.report import print_goal, print_table
 
 from support.hubs import FakeHuggingFace, model_of
