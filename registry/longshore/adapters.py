@@ -1,15 +1,29 @@
-"""Adapters: versions that add to another version, their base, and are served with it. Pure."""
+"""Adapters: versions that add to another version, their base, and are served with it."""
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from longshore.version import Version
+from longshore_runtime import paths
 from longshore_runtime.errors import LongshoreError, Refused
 from longshore_runtime.manifest import Base, Manifest, ModelFacts, Serving
+from longshore_runtime.progress import Progress
+from longshore_runtime.pull.engine import pull
+from longshore_runtime.pull.verdict import Verdict
 from longshore_runtime.serve.facts import is_adapter
 from longshore_runtime.serve.options import flatten, group_options, merge_options
+
+
+@dataclass(frozen=True)
+class Part:
+    """A tree that is served under `name`, of which the manifest must have the `digest` (hex) where one is known."""
+
+    name: str
+    uri: str
+    digest: str | None = None
 
 
 @dataclass(frozen=True)
@@ -25,16 +39,30 @@ class Composition:
     adapters: tuple[Version, ...]
     serving: Serving
 
+    @property
+    def parts(self) -> tuple[Version, ...]:
+        """The base, then the adapters."""
+        return (self.base, *self.adapters)
 
-def require_base(paths: Collection[str], facts: ModelFacts, base: Base | None, name: str) -> None:
+
+def pull_together(base: Part, adapters: Sequence[Part], folder: Path, progress: Progress) -> list[Verdict]:
+    """Bring a base into a folder, and each of its adapters into the one there that is its own; every byte verified."""
+    places = [folder, *(folder / paths.adapter_folder(adapter.name) for adapter in adapters)]
+    return [
+        pull(part.uri, place, progress, part.digest, others=[other for other in places if other != place])
+        for part, place in zip((base, *adapters), places, strict=True)
+    ]
+
+
+def require_base(files: Collection[str], facts: ModelFacts, base: Base | None, name: str) -> None:
     """Raise Refused, before anything is sent, for an adapter that names no base, and for a base of what is no adapter."""
-    if is_adapter(paths) and base is None:
+    if is_adapter(files) and base is None:
         configured = f" (its configuration says {facts.base_model})" if facts.base_model else ""
         raise Refused(
             f"{name} is an adapter, and nothing says which version it is for{configured}",
             "name the version of its base in this registry: --base MODEL:VERSION",
         )
-    if base is not None and not is_adapter(paths):
+    if base is not None and not is_adapter(files):
         raise Refused(f"{name} is no adapter: it needs no base", "leave out --base, and base in the serving file")
 
 

@@ -11,14 +11,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TextIO
 
+from longshore.adapters import Part, pull_together
+from longshore_runtime import paths
 from longshore_runtime.manifest import Serving
 from longshore_runtime.progress import Progress
-from longshore_runtime.pull.engine import pull
 from longshore_runtime.pull.verdict import Verdict
 from longshore_runtime.serve.engines import open_engine
 from longshore_runtime.serve.engines.port import Task
 from longshore_runtime.serve.launcher import Launcher, require_free_port
-from longshore_runtime.serve.model import read_model, read_shape
+from longshore_runtime.serve.model import read_adapter, read_model, read_shape
 
 START_DEADLINE = 900.0
 """Seconds until an engine on this machine is given up."""
@@ -26,23 +27,23 @@ START_DEADLINE = 900.0
 
 @dataclass(frozen=True)
 class Run:
-    """What to run: the tree at `uri` under `name`, on `host`:`port`. Its files are kept in `folder`, if one is given."""
+    """What to run: `base` with its `adapters`, on `host`:`port`. The files are kept in `folder`, if one is given."""
 
-    uri: str
-    name: str
+    base: Part
     host: str
     port: int
     folder: Path | None = None
     arguments: tuple[str, ...] = ()
+    adapters: tuple[Part, ...] = ()
     grace: int = 30
 
 
 @dataclass
 class Served:
-    """A running engine: `chat` says whether the model has a chat template, `verdict` how its files were verified."""
+    """A running engine: `chat` says whether the model has a chat template, `verdicts` how the files were verified."""
 
     run: Run
-    verdict: Verdict
+    verdicts: list[Verdict]
     chat: bool
     launcher: Launcher = field(repr=False)
 
@@ -63,15 +64,17 @@ def serve(run: Run, cache: Path, progress: Progress, log: TextIO | None = None) 
         engine = open_engine(Serving().engine)
         engine.require()
         engine.check_arguments(run.arguments)
-        verdict = pull(run.uri, folder, progress)
+        verdicts = pull_together(run.base, run.adapters, folder, progress)
         facts, serving = read_model(folder)
-        arguments = (serving.arguments, run.arguments)
-        task = Task(folder, run.name, facts, run.host, run.port, run.grace, arguments, read_shape(folder))
+        adapters = [read_adapter(part.name, folder / paths.adapter_folder(part.name)) for part in run.adapters]
+        arguments = (serving.arguments, *(wish.arguments for _, wish in adapters), run.arguments)
+        found = tuple(adapter for adapter, _ in adapters)
+        task = Task(folder, run.base.name, facts, run.host, run.port, run.grace, arguments, read_shape(folder), found)
         launcher = Launcher(open_engine(serving.engine), task, progress.say, log)
         try:
             launcher.start()
             launcher.wait_ready(START_DEADLINE)
-            yield Served(run, verdict, facts.chat_template, launcher)
+            yield Served(run, verdicts, facts.chat_template, launcher)
         finally:
             launcher.stop()
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from longshore import deletion, layout
-from longshore.adapters import Composition, check_together, layer, pin
+from longshore.adapters import Composition, Part, check_together, layer, pin, pull_together
 from longshore.aliases import Aliases, AliasMove, check_movable
 from longshore.collection import Collector, Garbage
 from longshore.copying import copy_objects, copy_tree
@@ -36,7 +36,6 @@ from longshore_runtime.errors import Corrupt, LongshoreError, NotFound, Refused
 from longshore_runtime.manifest import Base, Manifest, Serving, parse
 from longshore_runtime.names import RESERVED, check_label, check_model
 from longshore_runtime.progress import Progress, Silent
-from longshore_runtime.pull.engine import pull
 from longshore_runtime.pull.patterns import EVERYTHING, Patterns
 from longshore_runtime.pull.sources import open_source
 from longshore_runtime.pull.verdict import Verdict
@@ -172,9 +171,9 @@ class Registry:
             )
         return parse(data, f"the manifest of {version.reference}")
 
-    def compose(self, reference: str, adapters: Sequence[str] = ()) -> Composition:
+    def compose(self, reference: str | Version, adapters: Sequence[str] = ()) -> Composition:
         """What is to be served for a reference: the version with `adapters`, or the adapter that it is, with its base."""
-        version = self.resolve(reference)
+        version = self.resolve(reference) if isinstance(reference, str) else reference
         own = self.manifest(version)
         base = self._find_base(own.base, version) if own.base else version
         manifest = self.manifest(base) if own.base else own
@@ -195,9 +194,13 @@ class Registry:
         return found
 
     def pull(self, reference: str, target: Path, progress: Progress | None = None) -> Verdict:
-        """Bring a version into a folder, every byte verified."""
-        version = self.resolve(reference)
-        return pull(version.uri, target, progress or Silent(), digest=version.digest)
+        """Bring a version into a folder, every byte verified; of an adapter the base, and in that the adapter.
+
+        Returns what it did of the version itself.
+        """
+        found = self.compose(reference)
+        base, *adapters = (Part(part.model, part.uri, part.digest) for part in found.parts)
+        return pull_together(base, adapters, target, progress or Silent())[-1]
 
     def verify(self, reference: str, progress: Progress | None = None) -> list[Finding]:
         """Read a version's files where they lie; returns every difference from what was pushed."""

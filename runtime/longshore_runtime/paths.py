@@ -14,8 +14,16 @@ METADATA = ".longshore"
 
 MANIFEST = f"{METADATA}/manifest.json"
 
+ADAPTERS = f"{METADATA}/adapters"
+"""Where the adapters that are served with a tree lie, a folder each: there they are no part of it."""
+
 WEIGHT_SUFFIXES = (".safetensors", ".gguf", ".bin", ".pt", ".pth")
 """Files that hold tensors: nearly all of a model's bytes, and the last that an engine reads."""
+
+
+def adapter_folder(name: str) -> str:
+    """The folder of the adapter that a model of this name is, in its base's; names have no `_` of their own."""
+    return f"{ADAPTERS}/{name.replace('/', '_')}"
 
 
 def find_flaw(path: str) -> str | None:

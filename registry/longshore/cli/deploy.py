@@ -7,7 +7,7 @@ from urllib.parse import urlsplit
 
 import click
 
-from longshore.cli.options import json_option, registry_option
+from longshore.cli.options import adapters_option, json_option, registry_option
 from longshore.cli.output import Stopwatch, open_progress, print_json, print_table
 from longshore.cli.placement import placement_options, read_placement
 from longshore.fleet.names import service_name
@@ -20,6 +20,7 @@ _namespace_option = click.option("--namespace", "-n", default="default", show_de
 
 @click.command()
 @click.argument("reference")
+@adapters_option
 @placement_options
 @_context_option
 @click.option("--wait/--no-wait", default=True, help="Watch it until it is ready.")
@@ -29,6 +30,8 @@ _namespace_option = click.option("--namespace", "-n", default="default", show_de
 @json_option
 def deploy(
     reference: str,
+    *,
+    adapters: tuple[str, ...],
     context: str | None,
     wait: bool,
     timeout: int,
@@ -39,20 +42,20 @@ def deploy(
 ) -> None:
     """Serve a version in a cluster and watch it become ready.
 
-    Applies what `render` prints, server-side; the same again changes nothing.
+    Applies what `render` prints, server-side; the same again changes nothing. An adapter is served with its base.
     """
     from longshore import deployment
     from longshore.cluster import Cluster
     from longshore.fleet.objects import desired_objects
 
     opened = Registry(registry)
-    version = opened.resolve(reference)
+    served = opened.compose(reference, adapters)
+    version = served.version
     if urlsplit(version.uri).scheme == "file":
         raise LongshoreError(
             "a pod cannot read this machine's folders", "push the version to a registry in a bucket: --registry s3://…"
         )
-    manifest = opened.manifest(version)
-    objects = desired_objects(version, manifest, read_placement(manifest.serving, version, **placement))
+    objects = desired_objects(served, read_placement(served.serving, served.base, **placement))
     progress = Stopwatch(open_progress())
     cluster = Cluster(context)
     applied = deployment.apply(cluster, objects, force=force)

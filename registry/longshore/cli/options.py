@@ -17,6 +17,12 @@ def registry_option(command: Command) -> Command:
     return option(command)
 
 
+def adapters_option(command: Command) -> Command:
+    """`--adapter REFERENCE`, any number of times."""
+    text = "Serve this adapter of it in the same engine; may be repeated."
+    return click.option("--adapter", "adapters", metavar="REFERENCE", multiple=True, help=text)(command)
+
+
 def json_option(command: Command) -> Command:
     """`--json`."""
     return click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")(command)

@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 
 import click
 
-from longshore.cli.options import json_option, registry_option
+from longshore.cli.options import adapters_option, json_option, registry_option
 from longshore.cli.output import print_json
 from longshore.cli.placement import placement_options, read_placement
 from longshore.fleet.yaml import Object, dump_yaml
@@ -18,24 +18,27 @@ from longshore_runtime.errors import StoreFailed
 
 @click.command()
 @click.argument("reference")
+@adapters_option
 @placement_options
 @click.option(
     "--output", "-o", "folder", metavar="DIR", type=click.Path(path_type=Path), help="Write one file per object there."
 )
 @registry_option
 @json_option
-def render(reference: str, folder: Path | None, registry: str | None, as_json: bool, **placement: Any) -> None:
+def render(
+    reference: str, adapters: tuple[str, ...], folder: Path | None, registry: str | None, as_json: bool, **placement: Any
+) -> None:
     """Print the Kubernetes objects that serve a version.
 
     A ClusterServingRuntime, a ClusterStorageContainer and one InferenceService whose storageUri is pinned by digest.
+    An adapter is served with its base, and a base with the adapters that are named: several storageUris in one service.
     """
     from longshore.fleet.objects import desired_objects
 
     opened = Registry(registry)
-    version = opened.resolve(reference)
-    manifest = opened.manifest(version)
-    objects = desired_objects(version, manifest, read_placement(manifest.serving, version, **placement))
-    if urlsplit(version.uri).scheme == "file":
+    served = opened.compose(reference, adapters)
+    objects = desired_objects(served, read_placement(served.serving, served.base, **placement))
+    if urlsplit(served.base.uri).scheme == "file":
         click.echo("note: a pod cannot read this machine's folders; push to s3:// before you apply this", err=True)
     if folder is not None:
         _write(objects, folder)

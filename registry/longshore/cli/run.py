@@ -12,9 +12,9 @@ from typing import TextIO
 import click
 
 from longshore.chat import ask
-from longshore.cli.options import json_option, registry_option
+from longshore.cli.options import adapters_option, json_option, registry_option
 from longshore.cli.output import Stopwatch, open_progress, print_json, show_digest
-from longshore.cli.target import find_target
+from longshore.cli.target import find_parts, find_target
 from longshore.cli.transfer import describe
 from longshore.local import Run, Served, serve
 from longshore.settings import read_settings
@@ -25,6 +25,7 @@ from longshore_runtime.serve.launcher import choose_port
 @click.command()
 @click.argument("target", metavar="REFERENCE|DIRECTORY|ADDRESS")
 @click.argument("engine_arguments", metavar="[-- ENGINE OPTIONS]", nargs=-1, type=click.UNPROCESSED)
+@adapters_option
 @click.option("--prompt", metavar="TEXT", help="Ask once, print the answer, and stop.")
 @click.option(
     "--max-tokens", type=click.IntRange(1), default=256, show_default=True, help="The answer's length, with --prompt."
@@ -40,6 +41,8 @@ from longshore_runtime.serve.launcher import choose_port
 def run(
     target: str,
     engine_arguments: tuple[str, ...],
+    *,
+    adapters: tuple[str, ...],
     prompt: str | None,
     max_tokens: int,
     port: int | None,
@@ -52,13 +55,14 @@ def run(
     """Serve a version on this machine, as a pod would.
 
     Pulls and verifies into a folder, works out the engine's arguments from the files, starts the engine,
-    and serves the OpenAI API until Ctrl-C, which lets running requests finish.
+    and serves the OpenAI API until Ctrl-C, which lets running requests finish. An adapter is served with its base, each under
+    its own name.
     """
     if as_json and prompt is None:
         raise click.UsageError("--json needs --prompt")
     found = find_target(target, registry)
-    title = found.title
-    wanted = Run(found.uri, found.name, host, port or choose_port(), model_dir, engine_arguments)
+    title, (base, *parts) = found.title, find_parts(found, adapters)
+    wanted = Run(base, host, port or choose_port(), model_dir, engine_arguments, tuple(parts))
     progress = Stopwatch(open_progress())
     signal.signal(signal.SIGTERM, _interrupt)
     with ExitStack() as stack:
@@ -66,19 +70,19 @@ def run(
         served = stack.enter_context(serve(wanted, read_settings().cache, progress, log))
         progress.say(f"ready: {title} answered a request ({_describe(served)})")
         if prompt is not None:
-            _ask(served, prompt, max_tokens, as_json)
+            _ask(served, found.name, prompt, max_tokens, as_json)
         else:
             _hold(served, title, progress)
 
 
-def _ask(served: Served, prompt: str, max_tokens: int, as_json: bool) -> None:
+def _ask(served: Served, name: str, prompt: str, max_tokens: int, as_json: bool) -> None:
     def hear(piece: str) -> None:
         if not as_json:
             click.echo(piece, nl=False)
 
-    answer = ask(served.address, served.run.name, prompt, chat=served.chat, max_tokens=max_tokens, hear=hear)
+    answer = ask(served.address, name, prompt, chat=served.chat, max_tokens=max_tokens, hear=hear)
     if as_json:
-        print_json({**vars(answer), "tokens_per_second": answer.tokens_per_second, "digest": served.verdict.digest})
+        print_json({**vars(answer), "tokens_per_second": answer.tokens_per_second, "digest": served.verdicts[-1].digest})
         return
     click.echo()
     rate, first = answer.tokens_per_second, answer.first_token
@@ -88,7 +92,8 @@ def _ask(served: Served, prompt: str, max_tokens: int, as_json: bool) -> None:
 
 
 def _hold(served: Served, title: str, progress: Progress) -> None:
-    click.echo(f"{title} is served at {served.address} as {served.run.name!r}; Ctrl-C stops it")
+    names = ", ".join(repr(part.name) for part in (served.run.base, *served.run.adapters))
+    click.echo(f"{title} is served at {served.address} as {names}; Ctrl-C stops it")
     try:
         served.launcher.wait()
     except KeyboardInterrupt:
@@ -96,10 +101,10 @@ def _hold(served: Served, title: str, progress: Progress) -> None:
 
 
 def _describe(served: Served) -> str:
-    verdict = served.verdict
-    if verdict.digest is None:
-        return describe(verdict)
-    return f"{format_size(verdict.size)} verified as {show_digest(verdict.digest)}"
+    return ", ".join(
+        f"{format_size(verdict.size)} verified as {show_digest(verdict.digest)}" if verdict.digest else describe(verdict)
+        for verdict in served.verdicts
+    )
 
 
 def _interrupt(_number: int, _frame: FrameType | None) -> None:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from longshore.adapters import Part
 from longshore.registry import Registry
 from longshore.version import Version
 from longshore_runtime.addresses import redact
+from longshore_runtime.errors import LongshoreError
 
 
 @dataclass(frozen=True)
@@ -24,6 +27,21 @@ class Target:
     digest: str | None = None
     version: Version | None = None
     registry: Registry | None = None
+
+
+def find_parts(target: Target, adapters: Sequence[str] = ()) -> list[Part]:
+    """The trees that are served together: the base and its adapters, or what is at an address alone.
+
+    Raises LongshoreError when they do not go together.
+    """
+    if target.version is None or target.registry is None:
+        if adapters:
+            raise LongshoreError(
+                f"{target.title} is no version, so it has no adapters", "push it, then its adapters with --base"
+            )
+        return [Part(target.name, target.uri, target.digest)]
+    found = target.registry.compose(target.version, adapters)
+    return [Part(version.model, version.uri, version.digest) for version in found.parts]
 
 
 def find_target(text: str, registry: str | None) -> Target:

@@ -6,10 +6,12 @@ Built from the typed models of the kserve SDK, so that a field KServe does not k
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from longshore._version import __version__
+from longshore.adapters import Composition
 from longshore.fleet.autoscaling import Scaling, autoscaler_annotations, check_scaling, predictor_fields
 from longshore.fleet.imports import without_arguments
 from longshore.fleet.names import label_value, service_name
@@ -17,6 +19,7 @@ from longshore.fleet.yaml import Object
 from longshore.version import Version
 from longshore_runtime.errors import LongshoreError
 from longshore_runtime.manifest import Manifest
+from longshore_runtime.paths import adapter_folder
 from longshore_runtime.pull.sources import SOURCES
 
 try:
@@ -42,6 +45,9 @@ NOTHING = Attachments()
 STORAGE_CONTAINER = "longshore"
 RUNTIME = f"longshore-vllm-{__version__.replace('.', '-')}"
 """Named by version: KServe restarts every service whose runtime changes."""
+
+MODEL_FOLDER = "/mnt/models"
+"""Where KServe mounts what the initializer has pulled."""
 
 PORT = 8080
 GRACE = 60
@@ -73,12 +79,12 @@ class Placement:
     attachments: Attachments = NOTHING
 
 
-def desired_objects(version: Version, manifest: Manifest, placement: Placement) -> list[Object]:
-    """Everything that serves the version, in the order in which it is applied."""
+def desired_objects(served: Composition, placement: Placement) -> list[Object]:
+    """Everything that serves a version, with its base or its adapters, in the order in which it is applied."""
     return [
         serving_runtime(placement.images),
         storage_container(placement.images, attachments=placement.attachments),
-        inference_service(version, manifest, placement),
+        inference_service(served, placement),
     ]
 
 
@@ -89,7 +95,7 @@ def serving_runtime(images: str) -> Object:
         name="kserve-container",
         image=f"{images}/runtime:{__version__}",
         command=["python3", "-m", "longshore_runtime.serve"],
-        args=["--model-dir=/mnt/models", "--host=0.0.0.0", f"--port={PORT}", f"--grace={GRACE}"],
+        args=[f"--model-dir={MODEL_FOLDER}", "--host=0.0.0.0", f"--port={PORT}", f"--grace={GRACE}"],
         ports=[k8s.V1ContainerPort(name="http1", container_port=PORT, protocol="TCP")],
         env=[k8s.V1EnvVar(name=name, value=value) for name, value in _writable_homes().items()],
         startup_probe=k8s.V1Probe(
@@ -157,12 +163,18 @@ def download_container(images: str) -> Object:
     return storage_container(images, name=f"{STORAGE_CONTAINER}-download", workload="localModelDownloadJob")
 
 
-def inference_service(version: Version, manifest: Manifest, placement: Placement) -> Object:
-    """The InferenceService of one version. Its storageUri is the digest's path, so the address itself pins the bytes."""
+def inference_service(served: Composition, placement: Placement) -> Object:
+    """The InferenceService of one version. Its storageUri is the digest's path, so the address itself pins the bytes.
+
+    With adapters there is an address for each, below the base's: KServe mounts their common parent, and hands all to one
+    initializer.
+    """
     check_scaling(placement.scaling)
     check_attachments(placement.attachments)
+    version, folders = served.version, {part: _adapter_folder(part) for part in served.adapters}
     name = service_name(version.model, version.version, placement.namespace)
-    args = [f"--served-model-name={version.model}"]
+    args = [f"--served-model-name={served.base.model}"]
+    args += [f"--adapter={part.model}={folder}" for part, folder in folders.items()]
     if placement.arguments is not None:
         args += placement.arguments
     elif placement.gpus > 1:
@@ -171,6 +183,7 @@ def inference_service(version: Version, manifest: Manifest, placement: Placement
         **predictor_fields(placement.scaling, name, placement.namespace),
         service_account_name=placement.service_account,
         storage_container_name=STORAGE_CONTAINER + placement.attachments.suffix,
+        storage_uris=_storage_uris({served.base: MODEL_FOLDER} | folders) if folders else None,
         volumes=pod_volumes(placement.attachments),
         enable_service_links=False,
         automount_service_account_token=False,
@@ -178,10 +191,10 @@ def inference_service(version: Version, manifest: Manifest, placement: Placement
         model=kserve.V1beta1ModelSpec(
             model_format=kserve.V1beta1ModelFormat(name="huggingface"),
             runtime=RUNTIME,
-            storage_uri=version.uri,
+            storage_uri=None if folders else version.uri,
             args=args,
             volume_mounts=engine_mounts(placement.attachments),
-            resources=_resources(manifest, placement.gpus),
+            resources=_resources(served.manifest, placement.gpus),
         ),
     )
     labels = _own_labels() | {
@@ -199,7 +212,8 @@ def inference_service(version: Version, manifest: Manifest, placement: Placement
                 name=name,
                 namespace=placement.namespace,
                 labels=labels,
-                annotations={
+                annotations=({"longshore.dev/adapters": _describe(served.adapters)} if folders else {})
+                | {
                     "longshore.dev/reference": version.reference,
                     "longshore.dev/digest": f"sha256:{version.digest}",
                     "serving.kserve.io/deploymentMode": "Standard",
@@ -209,6 +223,18 @@ def inference_service(version: Version, manifest: Manifest, placement: Placement
             spec=kserve.V1beta1InferenceServiceSpec(predictor=predictor),
         )
     )
+
+
+def _adapter_folder(adapter: Version) -> str:
+    return f"{MODEL_FOLDER}/{adapter_folder(adapter.model)}"
+
+
+def _storage_uris(folders: Mapping[Version, str]) -> list[Any]:
+    return [kserve.V1beta1StorageUri(uri=part.uri, mount_path=folder) for part, folder in folders.items()]
+
+
+def _describe(adapters: Sequence[Version]) -> str:
+    return ", ".join(f"{adapter.reference} sha256:{adapter.digest}" for adapter in adapters)
 
 
 def _resources(manifest: Manifest, gpus: int) -> Any:

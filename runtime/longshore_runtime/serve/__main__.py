@@ -17,7 +17,7 @@ from longshore_runtime.leases import Keeper, find_leases
 from longshore_runtime.serve.engines import open_engine
 from longshore_runtime.serve.engines.port import Task
 from longshore_runtime.serve.launcher import Launcher
-from longshore_runtime.serve.model import read_model, read_shape
+from longshore_runtime.serve.model import read_adapter, read_model, read_shape
 from longshore_runtime.termination import leave_message
 
 START_DEADLINE = 3600.0
@@ -30,6 +30,7 @@ def main(arguments: list[str]) -> int:
     Keeper(find_leases(options.model_dir)).start()  # to its end: the node's cache keeps what this pod reads
     try:
         facts, serving = read_model(options.model_dir)
+        adapters = [read_adapter(name, Path(folder)) for name, folder in options.adapter]
         task = Task(
             model=options.model_dir,
             name=options.served_model_name,
@@ -37,8 +38,9 @@ def main(arguments: list[str]) -> int:
             host=options.host,
             port=options.port,
             grace=options.grace,
-            arguments=(serving.arguments, tuple(for_engine)),
+            arguments=(serving.arguments, *(wish.arguments for _, wish in adapters), tuple(for_engine)),
             geometry=read_shape(options.model_dir),
+            adapters=tuple(adapter for adapter, _ in adapters),
         )
         launcher = Launcher(open_engine(serving.engine), task, say=_say, log=sys.stdout)
         if options.print_command:
@@ -56,11 +58,26 @@ def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser("python -m longshore_runtime.serve", description=__doc__, allow_abbrev=False)
     parser.add_argument("--model-dir", type=Path, default=Path("/mnt/models"), help="the folder that the pull filled")
     parser.add_argument("--served-model-name", required=True, help="the model's name in the OpenAI API")
+    parser.add_argument(
+        "--adapter",
+        metavar="NAME=DIR",
+        type=_split_adapter,
+        action="append",
+        default=[],
+        help="a LoRA adapter to serve under a name of its own; may be repeated",
+    )
     parser.add_argument("--host", default="0.0.0.0")
     parser.add_argument("--port", type=int, default=8080)
     parser.add_argument("--grace", type=int, default=60, help="seconds that running requests get when it is told to stop")
     parser.add_argument("--print-command", action="store_true", help="print the engine's command and exit")
     return parser
+
+
+def _split_adapter(text: str) -> tuple[str, str]:
+    name, equals, folder = text.partition("=")
+    if not (name and equals and folder):
+        raise argparse.ArgumentTypeError(f"{text!r} is not NAME=DIR")
+    return name, folder
 
 
 def _serve(launcher: Launcher) -> int:

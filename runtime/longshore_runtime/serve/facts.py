@@ -67,7 +67,7 @@ def facts_of(files: Mapping[str, Blob]) -> ModelFacts:
         quantization=_text(_mapping(config.get("quantization_config")).get("quant_method")),
         chat_template=_has_chat_template(files),
         base_model=_text(adapter.get("base_model_name_or_path")),
-        adapter_rank=max((*map(_rank, _mapping(adapter.get("rank_pattern")).values()), _rank(adapter.get("r")))) or None,
+        adapter_rank=_largest_rank(adapter) if is_adapter(files) else None,
         **_read_shape(_mapping(config.get("text_config")) or config),
     )
 
@@ -77,8 +77,9 @@ def is_adapter(files: Container[str]) -> bool:
     return ADAPTER_CONFIG in files and CONFIG not in files
 
 
-def _rank(value: object) -> int:
-    return value if type(value) is int and value > 0 else 0
+def _largest_rank(adapter: Mapping[str, Any]) -> int | None:
+    ranks = [adapter.get("r"), *_mapping(adapter.get("rank_pattern")).values()]
+    return max((rank for rank in ranks if type(rank) is int and rank > 0), default=None)
 
 
 def _read_gguf_facts(files: Mapping[str, Blob], names: list[str]) -> ModelFacts:

@@ -1,4 +1,4 @@
-"""A model's folder as the launcher finds it: pulled with a manifest, or plain."""
+"""A model's folder, and its adapters', as the launcher finds them: pulled with a manifest, or plain."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from pathlib import Path
 from longshore_runtime import paths, tree
 from longshore_runtime.errors import InvalidModel
 from longshore_runtime.manifest import ModelFacts, Serving, parse
+from longshore_runtime.serve.engines.port import Adapter
 from longshore_runtime.serve.facts import read_facts
 from longshore_runtime.serve.fit.geometry import Geometry
 from longshore_runtime.serve.fit.reading import read_geometry
@@ -14,7 +15,28 @@ from longshore_runtime.serve.folder import Folder
 
 
 def read_model(directory: Path) -> tuple[ModelFacts, Serving]:
-    """The facts and the serving wishes of the model in `directory`: from its manifest, or from its files alone."""
+    """The facts and the serving wishes of the model in `directory`: from its manifest, or from its files alone.
+
+    Raises InvalidModel for an adapter, which serves nothing by itself.
+    """
+    facts, serving = _read(directory)
+    if facts.adapter_rank:
+        raise InvalidModel(
+            f"{directory} holds an adapter, which serves nothing without its base",
+            "push it with --base MODEL:VERSION, and serve that version",
+        )
+    return facts, serving
+
+
+def read_adapter(name: str, directory: Path) -> tuple[Adapter, Serving]:
+    """The adapter in `directory`, and how it wishes its base to be served. Raises InvalidModel when it is none."""
+    facts, serving = _read(directory)
+    if not facts.adapter_rank:
+        raise InvalidModel(f"{directory} holds no LoRA adapter", "name the folder that an adapter was pulled to")
+    return Adapter(name, directory, facts.adapter_rank), serving
+
+
+def _read(directory: Path) -> tuple[ModelFacts, Serving]:
     manifest = directory / paths.MANIFEST
     if manifest.is_file():
         content = parse(manifest.read_bytes(), str(manifest))

@@ -8,12 +8,13 @@ from typing import Any
 import pytest
 import yaml
 
+from longshore.adapters import Composition
 from longshore.fleet.attachments import CACHE_AT, Attachments
 from longshore.fleet.objects import Placement, desired_objects, storage_container
 from longshore.fleet.yaml import dump_yaml
 from longshore.version import Version
 from longshore_runtime.errors import LongshoreError
-from longshore_runtime.manifest import Manifest
+from longshore_runtime.manifest import Manifest, Serving
 from longshore_runtime.pull.cache.settings import read_settings
 from longshore_runtime.pull.policy import KEYS, MODE
 
@@ -28,7 +29,8 @@ VARIANTS = {
 def render(attachments: Attachments) -> tuple[Any, Any, Any]:
     digest = "0" * 64
     version = Version("m", "1", digest, f"s3://models/m/trees/{digest}", "2026-11-21T10:00:00.000000Z", "ana")
-    runtime, container, service = desired_objects(version, Manifest(files=()), Placement(attachments=attachments))
+    served = Composition(version, version, Manifest(files=()), (), Serving())
+    runtime, container, service = desired_objects(served, Placement(attachments=attachments))
     return runtime, container["spec"]["container"], service["spec"]["predictor"]
 
 

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import yaml
 
+from longshore.adapters import Composition
 from longshore.fleet.objects import PORT, Placement, desired_objects, download_container, storage_container
 from longshore.fleet.yaml import dump_yaml
 from longshore.version import Version
@@ -22,7 +23,7 @@ ROOT = Path(__file__).parents[3]
 def render(model: str = "team/llama3", version: str = "v1.2", **placement: Any) -> list[dict[str, Any]]:
     found = Version(model, version, DIGEST, f"s3://models/{model}/trees/{DIGEST}", "2026-11-21T10:00:00.000000Z", "ana")
     manifest = Manifest(files=(), model=ModelFacts(weight_bytes=16 * 10**9))
-    return desired_objects(found, manifest, Placement(**placement))
+    return desired_objects(Composition(found, found, manifest, (), manifest.serving), Placement(**placement))
 
 
 def test_the_objects_refer_to_each_other() -> None:
@@ -59,6 +60,28 @@ def test_the_launcher_takes_the_arguments_that_it_is_given() -> None:
     assert (options.served_model_name, options.port, str(options.model_dir)) == ("team/llama3", PORT, "/mnt/models")
     assert for_engine == ["--tensor-parallel-size=4"]
     assert not any("{{" in argument for argument in arguments), "KServe reads args as a Go template"
+
+
+def test_an_adapter_is_pulled_into_its_base_and_served_with_it() -> None:
+    base, sql, chat = (
+        Version(model, "1", DIGEST, f"s3://models/{model}/trees/{DIGEST}", "2026-11-21T10:00:00.000000Z", "ana")
+        for model in ("llama3", "team/sql", "chat")
+    )
+    manifest = Manifest(files=(), model=ModelFacts(weight_bytes=16 * 10**9))
+    service = desired_objects(Composition(sql, base, manifest, (sql, chat), manifest.serving), Placement())[2]
+    predictor, metadata = service["spec"]["predictor"], service["metadata"]
+    assert "storageUri" not in predictor["model"]
+    assert [(found["uri"], found["mountPath"]) for found in predictor["storageUris"]] == [
+        (base.uri, "/mnt/models"),
+        (sql.uri, "/mnt/models/.longshore/adapters/team_sql"),
+        (chat.uri, "/mnt/models/.longshore/adapters/chat"),
+    ]
+    assert (metadata["name"], metadata["labels"]["longshore.dev/model"]) == ("team-sql-1-" + metadata["name"][-8:], "team_sql")
+    assert metadata["annotations"]["longshore.dev/adapters"] == f"team/sql:1 sha256:{DIGEST}, chat:1 sha256:{DIGEST}"
+    options, rest = build_parser().parse_known_args(predictor["model"]["args"])
+    assert (options.served_model_name, rest) == ("llama3", [])
+    folder = "/mnt/models/.longshore/adapters"
+    assert options.adapter == [("team/sql", f"{folder}/team_sql"), ("chat", f"{folder}/chat")]
 
 
 def test_the_storage_container_fits_kserves_contract() -> None:

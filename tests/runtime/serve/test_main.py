@@ -10,6 +10,7 @@ import pytest
 
 from longshore_runtime import termination
 from longshore_runtime.serve.__main__ import main
+from support.models import make_adapter
 
 
 def test_the_command_is_printed_and_nothing_started(model: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -19,6 +20,16 @@ def test_the_command_is_printed_and_nothing_started(model: Path, capsys: pytest.
     assert tokens[1:3] == ["-m", "vllm.entrypoints.openai.api_server"]
     assert tokens[tokens.index("--model") + 1] == str(model)
     assert tokens[-2:] == ["--max-model-len", "512"]
+
+
+def test_adapters_are_served_beside_their_base(model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    adapter = make_adapter(tmp_path / "adapter", model)
+    options = ["--model-dir", str(model), "--served-model-name", "m", "--print-command"]
+    assert main([*options, f"--adapter=team/sql={adapter}"]) == 0
+    assert f"--max-lora-rank 8 --lora-modules team/sql={adapter}\n" in capsys.readouterr().out
+    with pytest.raises(SystemExit):
+        main([*options, "--adapter=sql"])
+    assert "'sql' is not NAME=DIR" in capsys.readouterr().err
 
 
 def test_a_failure_is_the_containers_last_words(

@@ -8,8 +8,8 @@ import pytest
 
 from longshore_runtime.errors import EngineFailed, LongshoreError
 from longshore_runtime.manifest import ModelFacts
-from longshore_runtime.serve.engines.port import Task
-from longshore_runtime.serve.engines.vllm import VLLM
+from longshore_runtime.serve.engines.port import Adapter, Task
+from longshore_runtime.serve.engines.vllm import LORA_RANKS, VLLM
 from longshore_runtime.serve.fit.catalogue import GPU
 from longshore_runtime.serve.fit.parsers import Parsers
 from longshore_runtime.serve.host import Host, parse_gpus, read_host
@@ -38,6 +38,19 @@ def test_the_files_and_the_machine_imply_the_arguments() -> None:
     per_token = 2 * 30 * 3 * 64 * 2
     assert int(value_of("--kv-cache-memory-bytes", tokens) or 0) == max(GIB, 8 * 8192 * per_token)
     assert "--max-model-len" not in tokens
+
+
+def test_adapters_imply_the_engines_options_for_them() -> None:
+    folder = Path("/mnt/models/.longshore/adapters")
+    adapters = (Adapter("team/sql", folder / "team_sql", 12), Adapter("chat", Path("/a,b"), 8))
+    task = Task(Path("/mnt/models"), "m", FACTS, "0.0.0.0", 8080, 30, ((), ("--max-loras=1",)), adapters=adapters)
+    tokens = VLLM().command(task, GPU_ALONE)
+    assert value_of("--max-lora-rank", tokens) == "16"
+    assert "--enable-lora" in tokens
+    assert ("--max-loras" not in tokens, tokens[-1]) == (True, "--max-loras=1"), "the user's wins"
+    modules = tokens[tokens.index("--lora-modules") + 1 : -1]
+    assert modules == [f"team/sql={folder}/team_sql", '{"name": "chat", "path": "/a,b"}']
+    assert not any("lora" in token for token in command())
 
 
 def test_a_gpu_gets_the_engines_own_defaults() -> None:
@@ -224,3 +237,11 @@ def test_the_drivers_answer_is_read() -> None:
         "a, 1, x, -",
     ):
         assert parse_gpus(unusable) == ()
+
+
+def test_the_ranks_are_the_engines() -> None:
+    spec = importlib.util.find_spec("vllm")
+    assert spec
+    assert spec.origin
+    source = (Path(spec.origin).parent / "config/lora.py").read_text()
+    assert f"MaxLoRARanks = Literal[{', '.join(map(str, LORA_RANKS))}]" in source

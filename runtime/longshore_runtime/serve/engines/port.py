@@ -15,11 +15,20 @@ from longshore_runtime.serve.host import Host
 
 
 @dataclass(frozen=True)
+class Adapter:
+    """A LoRA adapter that is served beside its base, under a `name` of its own; `rank` is the largest in it."""
+
+    name: str
+    folder: Path
+    rank: int
+
+
+@dataclass(frozen=True)
 class Task:
     """What is to be served: the `model` folder under `name` at `host`:`port`, stopping within `grace` seconds.
 
     `arguments` are the version's and the user's own, in this order of precedence, for the engine as they are.
-    `geometry` is the model in detail, where its files tell it.
+    `geometry` is the model in detail, where its files tell it. `adapters` are served with the model.
     """
 
     model: Path
@@ -30,6 +39,7 @@ class Task:
     grace: int
     arguments: tuple[tuple[str, ...], ...] = ()
     geometry: Geometry | None = None
+    adapters: tuple[Adapter, ...] = ()
 
 
 class Engine(Protocol):

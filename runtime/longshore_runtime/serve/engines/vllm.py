@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import re
 import sys
 from collections.abc import Mapping, Sequence
@@ -11,7 +12,7 @@ from dataclasses import replace
 from longshore_runtime.errors import EngineFailed, LongshoreError
 from longshore_runtime.manifest import ModelFacts
 from longshore_runtime.serve.engines import vllm_models
-from longshore_runtime.serve.engines.port import Task
+from longshore_runtime.serve.engines.port import Adapter, Task
 from longshore_runtime.serve.engines.support import Support, read_support
 from longshore_runtime.serve.fit.arguments import fit_arguments, parser_arguments
 from longshore_runtime.serve.fit.catalogue import GPU
@@ -32,6 +33,9 @@ OWNED = {
     "config": "the arguments themselves",
 }
 """Options that the launcher sets or must know, with where a user sets them instead."""
+
+LORA_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
+"""What --max-lora-rank may be (`vllm/config/lora.py`, MaxLoRARanks)."""
 
 FEW_CORES = 4
 SECRETS = re.compile(r"^(AWS_.*|HF_TOKEN|HUGGING_FACE_HUB_TOKEN|MODELSCOPE_API_TOKEN|STORAGE_.*CONFIG|VLLM_PORT)$")
@@ -152,7 +156,23 @@ def _derive(task: Task, machine: Host) -> list[str]:
         arguments += _fit_to(machine.gpus, task.geometry, read_wish(task.arguments, len(machine.gpus)))
     if task.geometry and task.geometry.task == "generate":
         arguments += parser_arguments(task.geometry.parsers)
-    return arguments
+    return arguments + _adapter_arguments(task.adapters)
+
+
+def _adapter_arguments(adapters: Sequence[Adapter]) -> list[str]:
+    """All adapters at once in one batch, at the least of the ranks that the engine knows which holds them all."""
+    if not adapters:
+        return []
+    largest = max(adapter.rank for adapter in adapters)
+    rank = next((rank for rank in LORA_RANKS if rank >= largest), LORA_RANKS[-1])
+    arguments = ["--enable-lora", "--max-loras", str(len(adapters)), "--max-lora-rank", str(rank), "--lora-modules"]
+    return arguments + [_module(adapter) for adapter in adapters]
+
+
+def _module(adapter: Adapter) -> str:
+    """How the engine is told of an adapter; it takes everything with a comma for JSON."""
+    plain = f"{adapter.name}={adapter.folder}"
+    return plain if "," not in plain else json.dumps({"name": adapter.name, "path": str(adapter.folder)})
 
 
 def _fit_to(gpus: Sequence[GPU], geometry: Geometry, wish: Wish | None) -> list[str]:
