@@ -17,12 +17,13 @@ from urllib.parse import urlsplit
 import pytest
 import yaml
 
+from longshore_runtime.leases import is_held
 from support.command import CommandLine
 from support.disk import on_disk
 from support.models import flip_byte
 from support.servers import KEY, SECRET, S3Server, run_versitygw
 from support.throttle import run_throttle
-from testbed.cluster import eventually
+from testbed.cluster import KubectlFailed, eventually
 from testbed.images import TAG_PREFIX
 from testbed.node import Node
 from testbed.node_config import OUTSIDE
@@ -226,6 +227,46 @@ def test_an_initializer_that_is_killed_resumes_within_its_memory(
     assert verdict["verified"] == "digest"
     assert verdict["fetched"] <= size - had + MIB  # files fill whole blocks
     assert 0 < max(first_peak, second_peak) <= 256 * MIB
+
+
+def test_a_second_pod_of_the_node_starts_from_its_cache(node: Node, pushed: CommandLine, account: str) -> None:
+    cache = node.folder / "cache"
+    own = ("--cache", str(cache), "--cache-size", "20GB")
+    done = pushed("deploy", "smollm2@prod", *placed(account), *own, "--timeout", "300", timeout=330)
+    assert done.code == 0, done.err
+    first, verdict = pod_of(node, account), verdict_of(node, account)
+    assert (verdict["cached"], verdict["fetched"]) == (False, verdict["size"])
+    (tree,) = cache.glob("entries/*/tree")
+    assert {(path.stat().st_uid, path.stat().st_mode & 0o777) for path in tree.rglob("*.*") if path.is_file()} == {(0, 0o444)}
+    spoil = "open('/var/cache/longshore/entries/x', 'w')"
+    with pytest.raises(KubectlFailed, match="Read-only file system"):
+        node.kubectl("exec", f"--namespace={account}", first["metadata"]["name"], "--", "python3", "-c", spoil)
+    assert [is_held(lease) for lease in (cache / "leases").iterdir()] == [True]  # by the launcher, which is not root
+    node.kubectl("delete", "pod", f"--namespace={account}", first["metadata"]["name"], "--grace-period=1")
+
+    def second_is_ready() -> bool:
+        found = node.read("pods", f"--namespace={account}")["items"]
+        return len(found) == 1 and found[0]["metadata"]["uid"] != first["metadata"]["uid"] and ready(found[0])
+
+    eventually(second_is_ready, "another pod is ready", timeout=200)
+    verdict = verdict_of(node, account)
+    assert (verdict["cached"], verdict["reread"], verdict["fetched"]) == (True, False, 0)
+    service = node.read("service", "smollm2-1-predictor", f"--namespace={account}")
+    assert "Paris" in ask(service["spec"]["clusterIP"], "smollm2")
+    assert sorted(is_held(lease) for lease in (cache / "leases").iterdir()) == [False, True]
+    assert pushed("undeploy", "smollm2@prod", "-n", account, timeout=120).code == 0
+
+
+def ready(pod: dict[str, Any]) -> bool:
+    return any(one["type"] == "Ready" and one["status"] == "True" for one in pod["status"].get("conditions", []))
+
+
+def verdict_of(node: Node, namespace: str) -> dict[str, Any]:
+    """What the pod's initializer said last."""
+    name = pod_of(node, namespace)["metadata"]["name"]
+    told = node.kubectl("logs", f"--namespace={namespace}", "--container=storage-initializer", name).splitlines()
+    found: dict[str, Any] = json.loads([line for line in told if line.startswith("{")][-1])
+    return found
 
 
 def processes_of_pull(uri: str) -> list[int]:

@@ -6,6 +6,7 @@ encrypted members, members that are not what their archive says, and bombs are r
 
 from __future__ import annotations
 
+import bz2
 import gzip
 import io
 import stat
@@ -21,13 +22,17 @@ from typing import IO, Any, cast
 from longshore_runtime import paths
 from longshore_runtime.errors import Corrupt, LongshoreError, Refused
 from longshore_runtime.progress import format_size
+from longshore_runtime.pull.xz import XzFile
 
-SUFFIXES = (".zip", ".tar", ".tar.gz", ".tgz")
+SUFFIXES = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz")
 RATIO, SMALL = 200, 64 * 1024**2
 """An archive may unpack to so many times its own size; what unpacks to less than SMALL bytes is harmless anyway."""
 
 MEMBERS = 100_000
 _HEADER_LIMIT = 1024 * 1024
+_HEADERS = 256 * 1024**2
+"""Bytes that the headers of so many members may take, all of them together."""
+
 _PIECE = 1024 * 1024
 
 
@@ -57,7 +62,7 @@ class Archive(ABC):
     def list_members(self) -> list[Member]:
         """Every file in it, all of them judged. Raises Refused for the first thing that must not be unpacked."""
         members, size = [], 0
-        limit = max(SMALL, RATIO * self._file.stat().st_size)
+        limit = self._limit()
         with self._explained():
             for member in self._walk(None):
                 if flaw := paths.find_flaw(member.path):
@@ -75,6 +80,9 @@ class Archive(ABC):
             first, second = collision
             raise Refused(f"{first!r} and {second!r} in {self._name} cannot lie on every disk together", "pack it anew")
         return members
+
+    def _limit(self) -> int:
+        return max(SMALL, RATIO * self._file.stat().st_size)
 
     def unpack(self, take: Take) -> None:
         """Give every member and its bytes to `take`, in the archive's order."""
@@ -125,14 +133,12 @@ class ZipArchive(Archive):
 
 
 class TarArchive(Archive):
-    """A `.tar`, packed with gzip or not."""
+    """A `.tar`, packed with gzip, bzip2 or xz, or not."""
 
     def _walk(self, take: Take | None) -> Iterator[Member]:
         with open(self._file, "rb") as file:
-            packed = file.read(2) == b"\x1f\x8b"
-            file.seek(0)
-            plain = gzip.GzipFile(fileobj=file) if packed else file
-            with tarfile.open(fileobj=cast(Any, _Modest(cast(IO[bytes], plain))), mode="r:", encoding="utf-8") as archive:
+            plain = _Modest(_unpack(file), 2 * self._limit() + _HEADERS)
+            with tarfile.open(fileobj=cast(Any, plain), mode="r:", encoding="utf-8") as archive:
                 while (info := archive.next()) is not None:
                     cast(Any, archive).members.clear()  # or the reader keeps them all
                     if info.isdir():
@@ -143,23 +149,42 @@ class TarArchive(Archive):
                     yield member
                     if take is not None:
                         take(member, cast(IO[bytes], archive.extractfile(info)))
-            while plain.read(_PIECE):  # what gzip's checksum covers ends behind the archive's end
+            while plain.read(_PIECE):  # what a packer's checksum covers ends behind the archive's end
                 pass
 
 
-class _Modest(io.RawIOBase):
-    """A file that gives little at a time: a hostile header makes tarfile read as much as it says at once."""
+def _unpack(file: IO[bytes]) -> IO[bytes]:
+    """The tar in a file, by how the file begins."""
+    head = file.read(6)
+    file.seek(0)
+    if head.startswith(b"\x1f\x8b"):
+        return cast(IO[bytes], gzip.GzipFile(fileobj=file))
+    if head.startswith(b"BZh"):
+        return cast(IO[bytes], bz2.BZ2File(file))
+    return cast(IO[bytes], XzFile(file)) if head == b"\xfd7zXZ\0" else file
 
-    def __init__(self, file: IO[bytes]) -> None:
-        self._file = file
+
+class _Modest(io.RawIOBase):
+    """A file that gives little at a time, and in all no more than `most` bytes.
+
+    A hostile header makes tarfile read as much as it says at once, and what lies between and behind the members unpacks, too.
+    """
+
+    def __init__(self, file: IO[bytes], most: int) -> None:
+        self._file, self._most = file, most
 
     def read(self, size: int = -1) -> bytes:
         if not 0 <= size <= _HEADER_LIMIT + tarfile.BLOCKSIZE:
             raise Refused(f"a header in the archive claims {size} bytes", "pack it anew")
+        if self._file.tell() + size > self._most:
+            raise Refused(f"the archive unpacks to more than {format_size(self._most)}: it is a bomb", "pack it anew")
         return self._file.read(size)
 
     def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        return self._file.seek(offset, whence)
+        if offset > self._most:
+            raise Refused(f"the archive unpacks to more than {format_size(self._most)}: it is a bomb", "pack it anew")
+        self._file.seek(offset)
+        return offset
 
     def tell(self) -> int:
         return self._file.tell()

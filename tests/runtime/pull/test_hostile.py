@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import bz2
 import gzip
 import io
 import json
+import lzma
 import stat
 import struct
 import tarfile
@@ -16,7 +18,7 @@ from typing import Any
 import pytest
 
 from longshore_runtime.digests import digest_bytes
-from longshore_runtime.errors import LongshoreError
+from longshore_runtime.errors import LongshoreError, Refused
 from longshore_runtime.manifest import parse
 from longshore_runtime.progress import Silent
 from longshore_runtime.pull import engine
@@ -129,6 +131,15 @@ ZIPS: dict[str, bytes | Callable[[], bytes]] = {
     "web page": b"<html><body>sign in</body></html>",
     "tar": tar_of({"evil": EVIL}),
 }
+PLAIN = tar_of({"evil": EVIL}, mode="w")
+
+
+def bomb_of(pack: Callable[[bytes], bytes]) -> bytes:
+    """A file of 800 MB in next to nothing."""
+    size = 800 * 10**6
+    return pack(header(tarfile.REGTYPE, size).tobuf()) + pack(bytes(100 * 10**6)) * (size // 10**8)
+
+
 TARS: dict[str, bytes | Callable[[], bytes]] = {
     "link out": tar_links(tarfile.SYMTYPE, "../evil"),
     "absolute link": tar_links(tarfile.SYMTYPE, "/etc/passwd"),
@@ -160,6 +171,18 @@ TARS: dict[str, bytes | Callable[[], bytes]] = {
     "damaged gzip": tar_of({"evil": EVIL * 100})[:20] + b"\xff" * 50,
     "gzip with a wrong sum": tar_of({"evil": EVIL * 100})[:-8] + b"\0" * 8,
     "zip": zip_of({"evil": EVIL}),
+    "bomb of bzip2": lambda: bomb_of(bz2.compress),
+    "bomb of xz": lambda: bomb_of(lzma.compress),
+    "cut bzip2": bz2.compress(PLAIN)[:-30],
+    "cut xz": lzma.compress(PLAIN)[:-30],
+    "damaged xz": lzma.compress(PLAIN)[:-40] + b"\xff" * 40,
+    "xz with a wrong sum": lzma.compress(PLAIN, check=lzma.CHECK_CRC32)[:-36] + b"\xff" * 4 + lzma.compress(PLAIN)[-32:],
+    "xz and more": lzma.compress(PLAIN) + b"more",
+}
+
+GREEDY: dict[str, bytes | Callable[[], bytes]] = {
+    "xz that takes 1 GiB": lzma.compress(PLAIN, filters=[{"id": lzma.FILTER_LZMA2, "dict_size": 2**30}]),
+    "bytes behind the end": lambda: lzma.compress(PLAIN + bytes(10_000)) + lzma.compress(bytes(64 * 2**20), preset=0) * 7,
 }
 
 
@@ -276,6 +299,15 @@ def test_zips(kind: str, target: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize("kind", TARS)
 def test_tars(kind: str, target: Path, tmp_path: Path) -> None:
     refuse(archive_in(tmp_path, "m.tgz", content_of(TARS[kind])), target)
+
+
+@pytest.mark.parametrize(
+    ("kind", "why"),
+    [("xz that takes 1 GiB", "more than 128 MiB of memory"), ("bytes behind the end", "unpacks to more than 402.7 MB")],
+)
+def test_what_takes_too_much_says_so(kind: str, why: str, tmp_path: Path) -> None:
+    with pytest.raises(Refused, match=why):
+        engine.pull(archive_in(tmp_path, "m.tar.xz", content_of(GREEDY[kind])), tmp_path / "t", Silent())
 
 
 @pytest.mark.parametrize("kind", MANIFESTS)

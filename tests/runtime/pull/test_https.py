@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import lzma
 import random
 from dataclasses import replace
 from pathlib import Path
@@ -24,6 +25,10 @@ ARCHIVES = {
     "m.zip": zip_of(FILES),
     "m.tar": tar_of(FILES, mode="w"),
     "m.tar.gz": tar_of(FILES),
+    "m.tar.bz2": tar_of(FILES, mode="w:bz2"),
+    "m.tbz2": tar_of(FILES, mode="w:bz2"),
+    "m.tar.xz": tar_of(FILES, mode="w:xz"),
+    "m.txz": lzma.compress(tar_of(FILES, mode="w")[:70_000]) + lzma.compress(tar_of(FILES, mode="w")[70_000:]) + bytes(8),
     "M.TGZ": tar_of({f"./{name}": data for name, data in FILES.items()}),
 }
 
