@@ -252,7 +252,9 @@ class Registry:
         if check:
             from longshore.check.requirement import require_servable
 
-            warnings = require_servable(directory, serving, patterns, progress or Silent())
+            warnings = require_servable(
+                directory, serving, self.locate(pinned) if pinned else None, patterns, progress or Silent()
+            )
         pusher = Pusher(self._store, self, self._identity, progress or Silent(), repair=repair)
         if "://" in str(directory):
             pushed = pusher.import_tree(str(directory), target, message, serving, pinned, patterns)
@@ -277,6 +279,10 @@ class Registry:
         else:
             found = self.resolve(reference)
         return pin(found, self.manifest(found), adapter)
+
+    def locate(self, base: Base) -> str:
+        """The address of the tree of an adapter's base."""
+        return f"{self.uri}/{layout.tree_folder(base.model, base.digest)}".rstrip("/")
 
     def _refuse_protected(self, target: Reference, alias: str) -> None:
         """Before anything is sent: the alias would not move at the end."""

@@ -61,7 +61,7 @@ def test_refusals_are_one_line(pushed: CommandLine, tmp_path: Path) -> None:
         (("push", tmp_path / "other", "new", "--base", "chat:1"), "chat:1 is itself an adapter of m:1"),
         (("push", tmp_path / "other", "m", "--base", "m:1"), "both answer by their model's name; give it a name of its own"),
         (("run", tmp_path / "other"), "holds an adapter, which serves nothing without its base"),
-        (("run", tmp_path / "other", "--adapter", "chat:1"), "is no version: it has no adapters"),
+        (("run", tmp_path / "other", "--adapter", "chat:1"), "is no version, so it has no adapters"),
     ):
         done = pushed(*arguments)
         assert (done.code, message in done.error) == (1, True), done.err

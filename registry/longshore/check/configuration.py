@@ -69,9 +69,14 @@ def trusts_code(arguments: Sequence[str]) -> bool:
 def text_config(contents: Contents) -> tuple[Mapping[str, Any], bool | None]:
     """The language model's configuration, and what is said of tied embeddings (None: nothing)."""
     config = contents.read_json(CONFIG)
-    text = _mapping(config.get("text_config")) or config
+    text = text_part(config)
     tied = text.get("tie_word_embeddings", config.get("tie_word_embeddings"))
     return text, tied if isinstance(tied, bool) else None
+
+
+def text_part(config: Mapping[str, Any]) -> Mapping[str, Any]:
+    """What a configuration says of the language model."""
+    return _mapping(config.get("text_config")) or config
 
 
 def is_quantized(contents: Contents) -> bool:

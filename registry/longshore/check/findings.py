@@ -89,7 +89,11 @@ CODES: dict[str, Code] = {
     "adapter-unsupported": Code(
         "error", "the engine does not serve this kind of adapter", "merge the adapter into its base, and push that"
     ),
+    "adapter-incomplete": Code("error", "an adapter's configuration leaves out what an engine must know", "save it with PEFT"),
     "adapter-shape": Code("error", "an adapter's tensors contradict its configuration", "save the adapter again"),
+    "adapter-target": Code("error", "an adapter changes modules that its base has not", "name the base it was trained on"),
+    "adapter-misfit": Code("error", "an adapter's tensors do not fit its base's", "name the base it was trained on"),
+    "adapter-unchecked": Code("note", "an adapter was not held against a base", "name its base: --base MODEL:VERSION"),
 }
 """Every code there is. They are part of the interface: scripts may rely on them."""
 

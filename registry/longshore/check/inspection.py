@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import json
+from collections.abc import Iterator, Mapping
+from typing import Any
 
 from longshore.check.adapter import check_adapter
 from longshore.check.arguments import check_arguments
@@ -12,6 +14,7 @@ from longshore.check.configuration import (
     is_quantized,
     read_architecture,
     text_config,
+    text_part,
     trusts_code,
 )
 from longshore.check.contents import Contents
@@ -31,8 +34,10 @@ from longshore_runtime.serve.engines.support import Support
 from longshore_runtime.serve.facts import ADAPTER_CONFIG, CONFIG
 
 
-def check(source: Source, serving: Serving | None = None, progress: Progress | None = None) -> Report:
-    """Whether the tree could be served with `serving`: every finding, errors first.
+def check(
+    source: Source, serving: Serving | None = None, progress: Progress | None = None, base: Source | None = None
+) -> Report:
+    """Whether the tree could be served with `serving`, an adapter on its `base`: every finding, errors first.
 
     Reads headers and small files alone. Raises LongshoreError when the tree cannot be read at all.
     """
@@ -48,7 +53,7 @@ def check(source: Source, serving: Serving | None = None, progress: Progress | N
         raise NotFound(f"there is nothing at {source.uri}", "check the address")
     contents = Contents(source, entries, progress or Silent())
     found = [*check_files(contents), *check_arguments(serving.arguments, engine, support)]
-    return _report(contents, [*found, *_check_model(contents, serving, support)], support)
+    return _report(contents, [*found, *_check_model(contents, serving, support, base)], support)
 
 
 def _report(contents: Contents, found: list[Finding], support: Support) -> Report:
@@ -66,7 +71,7 @@ def _report(contents: Contents, found: list[Finding], support: Support) -> Repor
     )
 
 
-def _check_model(contents: Contents, serving: Serving, support: Support) -> Iterator[Finding]:
+def _check_model(contents: Contents, serving: Serving, support: Support, base: Source | None) -> Iterator[Finding]:
     yield from check_code(contents, serving.arguments)
     weights = read_weights(contents)
     yield from weights.findings
@@ -77,9 +82,19 @@ def _check_model(contents: Contents, serving: Serving, support: Support) -> Iter
         if _generates(contents, support):
             yield from check_templates(contents)
     elif ADAPTER_CONFIG in contents:
-        yield from check_adapter(contents.read_json(ADAPTER_CONFIG), weights.tensors)
+        yield from check_adapter(contents.read_json(ADAPTER_CONFIG), weights.tensors, _read_base(base))
     else:
         yield Finding("config-missing", None, f"there is no {CONFIG} (nor {ADAPTER_CONFIG}, for an adapter) among the files")
+
+
+def _read_base(base: Source | None) -> Mapping[str, Any] | None:
+    """The text configuration of an adapter's base."""
+    data = base.read(CONFIG) if base is not None else None
+    try:
+        config = json.loads(data) if data else None
+    except ValueError:  # which its own push has been told
+        return None
+    return text_part(config) if isinstance(config, dict) else None
 
 
 def _check_weights(contents: Contents, weights: Weights, support: Support) -> Iterator[Finding]:

@@ -19,11 +19,12 @@ _SHOWN = 2
 
 
 def require_servable(
-    origin: Path | str, serving: Serving | None, patterns: Patterns, progress: Progress
+    origin: Path | str, serving: Serving | None, base: str | None, patterns: Patterns, progress: Progress
 ) -> tuple[Finding, ...]:
     """The warnings about a tree, a directory or what lies at an address, that is to be pushed; `progress` hears them too.
 
-    Raises InvalidModel when there are errors. Served as `serving` says, else as the version that lies at the address.
+    Raises InvalidModel when there are errors. Served as `serving` says, else as the version that lies at the address; an
+    adapter on the `base` at this address.
     """
     address, local = str(origin), "://" not in str(origin)
     if local and not Path(origin).is_dir():
@@ -31,7 +32,7 @@ def require_servable(
     source = open_source(Path(origin).resolve().as_uri() if local else address)
     if serving is None and not local and (manifest := read_manifest(source, source.digest)):
         serving = manifest.serving
-    report = check(ChosenFiles(source, patterns), serving)
+    report = check(ChosenFiles(source, patterns), serving, base=open_source(base) if base else None)
     warnings, name = report.of("warning"), redact(address)
     for finding in warnings:
         progress.say(f"warning: {finding} ({finding.code}); {finding.advice}")

@@ -111,7 +111,7 @@ def check_config(config: Mapping[str, Any], path: str) -> Iterator[Finding]:
     if dims.heads and dims.kv_heads and dims.heads % dims.kv_heads:
         detail = f"num_attention_heads {dims.heads} is no multiple of num_key_value_heads {dims.kv_heads}"
         yield Finding("config-inconsistent", path, detail)
-    if dims.hidden and dims.heads and not config.get("head_dim") and dims.hidden % dims.heads and _is_known(config):
+    if dims.hidden and dims.heads and not config.get("head_dim") and dims.hidden % dims.heads and is_known(config):
         detail = f"hidden_size {dims.hidden} is no multiple of num_attention_heads {dims.heads}"
         yield Finding("config-inconsistent", path, detail)
 
@@ -125,7 +125,7 @@ def check_shapes(
     """
     dims = read_dims(config)
     prefix = _find_prefix(tensors)
-    if prefix is None and not _is_known(config):
+    if prefix is None and not is_known(config):
         yield Finding(
             "shapes-unchecked", None, f"tensors of {config.get('model_type') or 'this model'} are not held against it"
         )
@@ -140,7 +140,7 @@ def check_shapes(
     if wrong:
         more = f"; and {len(wrong) - 1} more" if len(wrong) > 1 else ""
         yield Finding("tensor-shape", None, wrong[0] + more)
-    required = [prefix + name for name in expected] if _is_known(config) else []
+    required = [prefix + name for name in expected] if is_known(config) else []
     missing = [name for name in required if not _is_there(name, tensors, quantized)]
     if head is None and tied is False and generates:
         missing.append("lm_head.weight")
@@ -148,11 +148,12 @@ def check_shapes(
         yield Finding("tensor-missing", None, f"the weights lack {name_some(missing)}")
     if dims.layers and (extra := {n for n in _layer_numbers(tensors, prefix) if n >= dims.layers}):
         yield Finding("layers-extra", None, f"there is a layer {max(extra)} and num_hidden_layers is {dims.layers}")
-    if not _is_known(config):
+    if not is_known(config):
         yield Finding("shapes-unchecked", None, f"the layers of {config.get('model_type')} are not held against config.json")
 
 
-def _is_known(config: Mapping[str, Any]) -> bool:
+def is_known(config: Mapping[str, Any]) -> bool:
+    """Whether the layers of the configuration's family are."""
     return config.get("model_type") in FAMILIES
 
 
@@ -197,7 +198,7 @@ def expected_tensors(config: Mapping[str, Any]) -> dict[str, Shape]:
     """The tensors that a text configuration implies, but for the head; of an unknown family, the embeddings alone."""
     dims = read_dims(config)
     found: dict[str, Shape] = {"embed_tokens.weight": (dims.vocabulary, dims.hidden)}
-    if not _is_known(config):
+    if not is_known(config):
         return found
     family = FAMILIES[str(config["model_type"])]
     final = "final_layernorm" if config["model_type"] == "phi" else "norm"

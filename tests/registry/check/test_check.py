@@ -18,6 +18,7 @@ from longshore_runtime.manifest import Serving
 from longshore_runtime.pull.sources import open_source
 from longshore_runtime.serve.safetensors import read_header
 from support.models import TOKENIZER, make_model, safetensors
+from support.models import make_adapter as make_real_adapter
 
 FIRST, SECOND = "model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors"
 INDEX = "model.safetensors.index.json"
@@ -53,11 +54,14 @@ def torch_zip() -> bytes:
     return buffer.getvalue()
 
 
+ADAPTER = {"peft_type": "LORA", "r": 4, "lora_alpha": 8, "target_modules": ["q_proj"], "bias": "none"}
+
+
 def make_adapter(model: Path, rank: int = 4, **config: Any) -> Path:
     """The model's folder as an adapter's."""
     for path in model.iterdir():
         path.unlink()
-    edit(model, "adapter_config.json", **({"peft_type": "LORA", "r": 4, "bias": "none"} | config))
+    edit(model, "adapter_config.json", **(ADAPTER | config))
     name = "base_model.model.model.layers.0.self_attn.q_proj.lora_{}.weight"
     data = {name.format("A"): ("F32", [rank, 8], bytes(32 * rank)), name.format("B"): ("F32", [8, rank], bytes(32 * rank))}
     (model / "adapter_model.safetensors").write_bytes(safetensors(data))
@@ -192,6 +196,12 @@ def spoil_tokenizer(kind: str, model: Path) -> None:  # noqa: C901, PLR0912 - a 
         case "template refuses":
             text = "{% if messages[0].role == 'system' %}{{ raise_exception('no system') }}{% endif %}{{ messages }}"
             (model / "chat_template.jinja").write_text(text)
+        case "PiSSA":
+            make_adapter(model, init_lora_weights="pissa_niter_4")
+        case "no alpha":
+            make_adapter(model, lora_alpha=None)
+        case "no base":
+            make_adapter(model)
         case "no LoRA":
             make_adapter(model, peft_type="IA3")
         case "DoRA":
@@ -258,6 +268,9 @@ CASES = [
     ("no LoRA", "adapter-unsupported", "its peft_type is IA3"),
     ("DoRA", "adapter-unsupported", "it has DoRA"),
     ("rank", "adapter-shape", "lora_A.weight is [8, 8] and the rank is 4"),
+    ("PiSSA", "adapter-unsupported", "its init_lora_weights is pissa_niter_4, which changes the base"),
+    ("no alpha", "adapter-incomplete", "it has no lora_alpha"),
+    ("no base", "adapter-unchecked", "nothing is known of the version that it is for"),
 ]
 
 
@@ -294,13 +307,37 @@ def test_what_is_wrong_is_found(model: Path, kind: str, code: str, text: str) ->
 
 
 def test_every_code_is_provoked() -> None:
-    assert {code for _, code, _ in CASES} | {code for _, code, _ in ARGUMENTS} == CODES.keys()
+    assert {code for _, code, _ in CASES} | set(FITS) | {code for _, code, _ in ARGUMENTS} == CODES.keys()
 
 
 def test_a_small_model_and_an_adapter_are_fine(model: Path) -> None:
     report = report_of(model)
     assert (report.findings, report.architecture, report.files) == ((), "LlamaForCausalLM", 6)
-    assert report_of(make_adapter(model)).findings == ()
+    assert [finding.code for finding in report_of(make_adapter(model)).findings] == ["adapter-unchecked"]
+
+
+FITS = {
+    "adapter-target": "the base has no base_model.model.model.layers.2.self_attn.q_proj; and 1 more",
+    "adapter-misfit": "v_proj.lora_B.weight is [64, 8] and its module has 32 outputs in the base; and 1 more",
+}
+
+
+def test_an_adapter_is_held_against_its_base(tmp_path: Path, model: Path) -> None:
+    def findings_of(**other: Any) -> dict[str, str]:
+        """With an adapter of a model that differs from the base."""
+        trained_on = make_model(tmp_path / "other")
+        edit(trained_on, "config.json", **other)
+        adapter = make_real_adapter(tmp_path / "adapter", trained_on)
+        found = check(open_source(adapter.as_uri()), base=open_source(model.as_uri())).findings
+        return {finding.code: finding.detail for finding in found}
+
+    assert findings_of() == {}
+    assert findings_of(num_hidden_layers=3, num_key_value_heads=2)["adapter-target"] == FITS["adapter-target"]
+    misfit = findings_of(num_key_value_heads=4)
+    assert misfit == {"adapter-misfit": misfit["adapter-misfit"]}
+    assert FITS["adapter-misfit"] in misfit["adapter-misfit"]
+    edit(model, "config.json", model_type="abacus")
+    assert list(findings_of()) == ["shapes-unchecked"]
 
 
 def test_the_real_model_is_fine(smollm2: Path) -> None:
