@@ -38,10 +38,14 @@ FROM ${RUNTIME_BASE} AS runtime
 USER 0
 ENV HOME=/tmp PYTHONPATH=/opt/longshore PYTHONUNBUFFERED=1
 COPY runtime/longshore_runtime /opt/longshore/longshore_runtime
+# As an installer would have it: how vLLM's processes find the loader that waits for weights.
+RUN mkdir /opt/longshore/longshore_runtime-0.dist-info && cd /opt/longshore/longshore_runtime-0.dist-info \
+ && printf 'Metadata-Version: 2.1\nName: longshore-runtime\nVersion: 0\n' > METADATA \
+ && printf '[vllm.general_plugins]\nlongshore = longshore_runtime.serve.engines.vllm_plugin:register\n' > entry_points.txt
 # The engine's base brings all that the launcher imports, and this says so here if one does not. Bytecode is compiled for
 # everything, or each pod would do it again, on a read-only root without keeping it; among thousands of files are templates
 # and tests that no Python compiles, hence `|| true`.
-RUN python3 -c 'import longshore_runtime.serve.__main__' \
+RUN python3 -c 'import longshore_runtime.serve.__main__, longshore_runtime.pull.weights' \
  && python3 -m compileall -q /opt/longshore \
  && { python3 -m compileall -qq "$(python3 -c 'import sysconfig; print(sysconfig.get_path("purelib"))')" || true; }
 # What vLLM wants to know of a model's class before each start, asked now: of the architectures named here, or of all.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import ssl
 from collections.abc import Mapping
@@ -44,7 +45,7 @@ def trusted_certificates(environment: Mapping[str, str] = os.environ) -> ssl.SSL
 
 def _machine_bundles() -> list[Path]:
     """Mozilla's bundle that botocore brings: images without certificates of their own need one."""
-    import botocore
-
-    bundle = Path(botocore.__file__).parent / "cacert.pem"
+    if (found := importlib.util.find_spec("botocore")) is None or not found.origin:
+        return []
+    bundle = Path(found.origin).parent / "cacert.pem"
     return [bundle] if bundle.is_file() else []

@@ -178,6 +178,16 @@ def identity(client: S3Client) -> str:
         return f"key {key}"
 
 
+def describe(client: S3Client) -> dict[str, str]:
+    """The variables by which another process reaches the same store as this client; its keys are not among them."""
+    settings, found = read_s3_settings(), {"AWS_DEFAULT_REGION": client.meta.region_name}
+    if not _is_aws(client.meta.endpoint_url):
+        found["AWS_ENDPOINT_URL_S3"] = client.meta.endpoint_url
+    if settings.virtual:
+        found["S3_USER_VIRTUAL_BUCKET"] = "true"
+    return found
+
+
 def _is_aws(endpoint: str) -> bool:
     return (urlsplit(endpoint).hostname or "").endswith((".amazonaws.com", ".amazonaws.com.cn"))
 

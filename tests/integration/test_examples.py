@@ -80,7 +80,7 @@ def test_the_storage_container_is_told_of_the_registry_once(control_plane: Clust
         (initializer,) = pod_for(control_plane, namespace, path)["spec"]["initContainers"]
         assert {"name": "LONGSHORE_REGISTRY", "value": "s3://models/registry"} in initializer["env"]
     finally:
-        forget = [{"op": "remove", "path": "/spec/container/env"}]
+        forget = [{"op": "remove", "path": "/spec/container/env/2"}]  # after our own two
         control_plane.kubectl("patch", "clusterstoragecontainer", "longshore", "--type=json", f"--patch={json.dumps(forget)}")
 
 

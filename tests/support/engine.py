@@ -31,6 +31,9 @@ class TestEngine:
     def check_arguments(self, arguments: Sequence[str]) -> None:
         pass
 
+    def waits(self, task: Task) -> bool:
+        return True
+
     def command(self, task: Task, machine: Host) -> list[str]:
         return [sys.executable, __file__, self.behaviour, str(task.port)]
 

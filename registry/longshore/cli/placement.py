@@ -28,6 +28,13 @@ _OPTIONS = (
     click.option("--gpu", metavar="NAME", help="The kind of GPU, e.g. h100: pods get as many as the version needs."),
     click.option("--images", metavar="PATH", default="longshore", show_default=True, help="Registry and path of the images."),
     click.option("--service-account", metavar="NAME", help="The account whose secrets open the bucket."),
+    click.option(
+        "--pull",
+        type=click.Choice(["before", "overlap"]),
+        default="before",
+        show_default=True,
+        help="Pull the weights before the engine starts, or while it does.",
+    ),
     click.option("--min", "least", type=click.IntRange(0), help="The least number of pods; the version's own wish, or 1."),
     click.option("--max", "most", type=click.IntRange(1), help="The greatest; the version's own, or --min: a fixed number."),
     click.option("--scale-on", type=click.Choice(["queue", "cpu"]), help="What pods follow; the version's own, or queue."),
@@ -56,6 +63,7 @@ def read_placement(
     gpu: str | None = None,
     images: str,
     service_account: str | None,
+    pull: str = "before",
     least: int | None,
     most: int | None,
     scale_on: Any,
@@ -87,7 +95,8 @@ def read_placement(
     target = scale_target or (wish.target if signal == (wish.metric or "queue") else None)
     scaling = Scaling(low, high, signal, target, prometheus, scale_query)
     attachments = Attachments(cache, cache_size, keys)
-    return Placement(namespace, _first(gpus, serving.gpus, 1), images, service_account, scaling, arguments, attachments)
+    gpus, overlap = _first(gpus, serving.gpus, 1), pull == "overlap"
+    return Placement(namespace, gpus, images, service_account, scaling, arguments, attachments, overlap)
 
 
 def _divide(version: Version, serving: Serving, name: str) -> tuple[int, tuple[str, ...]]:

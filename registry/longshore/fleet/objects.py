@@ -61,13 +61,20 @@ START_LIMIT = 3600
 
 GIB = 1024**3
 
+OVERLAP = {"longshore.dev/pull": "overlap", "storage.kserve.io/readonly": "false"}
+"""Annotations by which weights are pulled in the main container, which then may write to the model's folder."""
+
+PULL_ANNOTATIONS = dict(zip(("LONGSHORE_PULL", "LONGSHORE_READONLY"), OVERLAP, strict=True))
+"""By which variables the initializer is told of them; KServe hands it nothing else of an InferenceService."""
+
 
 @dataclass(frozen=True)
 class Placement:
     """Where and how a version is served; `gpus` per replica (0: the CPU), `images` the registry and path of ours.
 
     `service_account` names the account whose secrets the pull uses. `arguments` are the engine's options for dividing
-    the model among the GPUs, by default each layer over all of them.
+    the model among the GPUs, by default each layer over all of them. With `overlap` the weights arrive while the engine
+    starts.
     """
 
     namespace: str = "default"
@@ -77,6 +84,7 @@ class Placement:
     scaling: Scaling = field(default_factory=Scaling)
     arguments: tuple[str, ...] | None = None
     attachments: Attachments = NOTHING
+    overlap: bool = False
 
 
 def desired_objects(served: Composition, placement: Placement) -> list[Object]:
@@ -139,7 +147,7 @@ def storage_container(
         command=["python3", "-m", "longshore_runtime.pull"],
         resources=k8s.V1ResourceRequirements(requests={"cpu": "100m", "memory": "256Mi"}, limits={"cpu": "2", "memory": "1Gi"}),
         security_context=_no_privileges(as_root=attachments.as_root),
-        env=initializer_environment(attachments),
+        env=_pod_notes(workload) + (initializer_environment(attachments) or []) or None,
         volume_mounts=initializer_mounts(attachments),
         termination_message_policy="FallbackToLogsOnError",
     )
@@ -218,7 +226,8 @@ def inference_service(served: Composition, placement: Placement) -> Object:
                     "longshore.dev/digest": f"sha256:{version.digest}",
                     "serving.kserve.io/deploymentMode": "Standard",
                 }
-                | autoscaler_annotations(placement.scaling),
+                | autoscaler_annotations(placement.scaling)
+                | (OVERLAP if placement.overlap else {}),
             ),
             spec=kserve.V1beta1InferenceServiceSpec(predictor=predictor),
         )
@@ -245,6 +254,15 @@ def _resources(manifest: Manifest, gpus: int) -> Any:
     if gpus:
         requests["nvidia.com/gpu"] = limits["nvidia.com/gpu"] = str(gpus)
     return k8s.V1ResourceRequirements(requests=requests, limits=limits)
+
+
+def _pod_notes(workload: str) -> list[Any]:
+    """Variables that have what annotations of the pod say, and are empty where it has none."""
+    if workload != "initContainer":
+        return []
+    paths = {variable: f"metadata.annotations['{annotation}']" for variable, annotation in PULL_ANNOTATIONS.items()}
+    sources = {name: k8s.V1ObjectFieldSelector(field_path=path) for name, path in paths.items()}
+    return [k8s.V1EnvVar(name=name, value_from=k8s.V1EnvVarSource(field_ref=found)) for name, found in sources.items()]
 
 
 def _no_privileges(*, as_root: bool = False) -> Any:

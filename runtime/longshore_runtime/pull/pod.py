@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from longshore_runtime.addresses import pinned_digest
 from longshore_runtime.progress import Progress
 from longshore_runtime.pull.cache.settings import read_settings
+from longshore_runtime.pull.mode import read_mode
 from longshore_runtime.pull.patterns import read_patterns
 from longshore_runtime.pull.policy import Judge, read_policy
 
@@ -25,6 +26,7 @@ class Pod:
 
     def __init__(self, targets: Collection[Path], progress: Progress) -> None:
         self._targets, self._policy = tuple(targets), read_policy()
+        self._overlap = read_mode(progress)
         self._cache = self._open_cache(progress)
 
     def _open_cache(self, progress: Progress) -> Cache | None:
@@ -55,7 +57,8 @@ class Pod:
 
         judge = Judge(self._policy, uri) if self._policy else None
         approve = judge.approve if judge else None
-        verdict = pull(uri, target, progress, patterns=read_patterns(), others=others, approve=approve)
+        overlap = self._overlap and all(target in other.parents for other in others)  # the model with its adapters
+        verdict = pull(uri, target, progress, None, read_patterns(), others, approve, overlap)
         return judge.sign(verdict, target) if judge else verdict
 
     def _find_digest(self, uri: str) -> str | None:

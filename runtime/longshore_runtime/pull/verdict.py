@@ -18,6 +18,7 @@ class Verdict:
 
     `cached` says that the tree was on the node already: its bytes were held against the digest when they arrived there
     and once since the node was started, and nothing was written to its files since (`reread`: they were read again now).
+    `to_come` of its bytes are left for the launcher to pull beside the engine's start.
     `signed` names the key that vouches for the tree, where one was asked for.
     """
 
@@ -33,6 +34,7 @@ class Verdict:
     cached: bool = False
     reread: bool = False
     signed: str | None = None
+    to_come: int = 0
 
     def as_dict(self) -> dict[str, Any]:
         """For JSON: sizes in bytes."""

@@ -14,10 +14,12 @@ from types import FrameType
 
 from longshore_runtime.errors import LongshoreError
 from longshore_runtime.leases import Keeper, find_leases
+from longshore_runtime.serve.arrival import Arrival, choose_folder, expect
 from longshore_runtime.serve.engines import open_engine
 from longshore_runtime.serve.engines.port import Task
 from longshore_runtime.serve.launcher import Launcher
 from longshore_runtime.serve.model import read_adapter, read_model, read_shape
+from longshore_runtime.serve.state import State
 from longshore_runtime.termination import leave_message
 
 START_DEADLINE = 3600.0
@@ -28,11 +30,13 @@ def main(arguments: list[str]) -> int:
     """Serve until told to stop (SIGTERM, SIGINT); returns the exit code."""
     options, for_engine = build_parser().parse_known_args(arguments)
     Keeper(find_leases(options.model_dir)).start()  # to its end: the node's cache keeps what this pod reads
+    arrival: Arrival | None = None
     try:
         facts, serving = read_model(options.model_dir)
         adapters = [read_adapter(name, Path(folder)) for name, folder in options.adapter]
+        arrival = expect(options.model_dir, State(), _say)
         task = Task(
-            model=options.model_dir,
+            model=choose_folder(options.model_dir),
             name=options.served_model_name,
             facts=facts,
             host=options.host,
@@ -42,14 +46,14 @@ def main(arguments: list[str]) -> int:
             geometry=read_shape(options.model_dir),
             adapters=tuple(adapter for adapter, _ in adapters),
         )
-        launcher = Launcher(open_engine(serving.engine), task, say=_say, log=sys.stdout)
+        launcher = Launcher(open_engine(serving.engine), task, say=_say, log=sys.stdout, arrival=arrival)
         if options.print_command:
             print(shlex.join(launcher.command()))
             return 0
         return _serve(launcher)
     except LongshoreError as error:
         print(f"error: {error}", file=sys.stderr)
-        leave_message(error)
+        leave_message(error, **(arrival.describe() if arrival else {}))
         return 1
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 from longshore_runtime import paths, tree
@@ -11,10 +12,15 @@ from longshore_runtime.tree import LocalFile
 
 
 class Folder:
-    """The files below a directory. Reading one that ends too soon raises InvalidModel."""
+    """The files below a directory. Reading one that ends too soon raises InvalidModel.
 
-    def __init__(self, directory: Path) -> None:
+    Those that are `partial`, with their sizes in bytes, a pull is still busy with: their beginnings are there.
+    """
+
+    def __init__(self, directory: Path, partial: Mapping[str, int] | None = None) -> None:
         self._files = {file.path: file for file in tree.scan(directory, _find_home(directory))}
+        for path, size in (partial or {}).items():
+            self._files.setdefault(path, LocalFile(path, directory / paths.PARTIAL / path, size))
 
     def list_files(self) -> list[LocalFile]:
         """Every file, ordered by path."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import json
 import os
 import signal
@@ -18,9 +17,12 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import TextIO
 
-from longshore_runtime.errors import EngineFailed, Refused
+from longshore_runtime.arrivals import ARRIVALS
+from longshore_runtime.errors import EngineFailed, LongshoreError, Refused
+from longshore_runtime.serve.arrival import Arrival
 from longshore_runtime.serve.engines.port import Engine, Task
 from longshore_runtime.serve.host import read_host
+from longshore_runtime.serve.processes import die_with_parent
 
 KEPT_LINES = 2000
 STOP_MARGIN = 15
@@ -28,16 +30,22 @@ STOP_MARGIN = 15
 SILENCE = 10
 """Seconds without a word from the engine after which it is said that it is still at it."""
 
-_PR_SET_PDEATHSIG = 1
-
 
 class Launcher:
     """One engine process. `start`, then `wait_ready`, then `wait` or `stop`; `stop` may come at any time."""
 
-    def __init__(self, engine: Engine, task: Task, say: Callable[[str], None], log: TextIO | None = None) -> None:
-        """`say` hears what the engine is doing; `log` gets every line of its output."""
-        self._engine, self._task, self._say, self._log = engine, task, say, log
+    def __init__(
+        self,
+        engine: Engine,
+        task: Task,
+        say: Callable[[str], None],
+        log: TextIO | None = None,
+        arrival: Arrival | None = None,
+    ) -> None:
+        """`say` hears what the engine is doing; `log` gets every line of its output; `arrival` is of weights still to come."""
+        self._engine, self._task, self._say, self._log, self._arrival = engine, task, say, log, arrival
         self._machine = read_host()
+        self._arrived = False
         self._process: subprocess.Popen[str] | None = None
         self._reader: threading.Thread | None = None
         self._output: deque[str] = deque(maxlen=KEPT_LINES)
@@ -50,9 +58,13 @@ class Launcher:
     def start(self) -> None:
         """Start the engine. Raises EngineFailed when it is missing and Refused when its port is taken."""
         self._engine.require()
-        command = self.command()
+        self._engine.check_arguments([word for words in self._task.arguments for word in words])
         require_free_port(self._task.host, self._task.port)
-        environment = self._engine.environment(self._machine, os.environ)
+        if self._arrival is not None:
+            self._task = self._arrival.begin(self._engine, self._task)
+        command = self.command()
+        arrivals = {ARRIVALS: str(self._task.arrivals)} if self._task.arrivals else {}
+        environment = self._engine.environment(self._machine, os.environ | arrivals)
         self._engine.prepare(self._machine, environment)
         self._report(f"starting {self._engine.name} on the {self._machine.device} ({self._machine.cores} cores)")
         self._process = subprocess.Popen(
@@ -64,7 +76,7 @@ class Launcher:
             errors="replace",
             env=environment,
             start_new_session=True,  # a Ctrl-C on the terminal is for the launcher, which then drains
-            preexec_fn=_die_with_parent if sys.platform == "linux" else None,  # noqa: PLW1509 - one call of prctl, no locks
+            preexec_fn=die_with_parent if sys.platform == "linux" else None,  # noqa: PLW1509 - one call of prctl, no locks
         )
         self._reader = threading.Thread(target=self._read_output, name="engine-output", daemon=True)
         self._reader.start()
@@ -89,6 +101,8 @@ class Launcher:
 
     def stop(self, grace: float | None = None) -> None:
         """Let the engine finish its requests within `grace` seconds (the task's, by default), then end it for certain."""
+        if self._arrival is not None:
+            self._arrival.stop()
         process = self._process
         if process is None:
             return
@@ -112,6 +126,12 @@ class Launcher:
         return self._process
 
     def _require_alive(self) -> None:
+        try:
+            if self._arrival is not None and not self._arrived:
+                self._arrived = self._arrival.check().verdict is not None
+        except LongshoreError:  # which the engine waits for in vain
+            self.stop(grace=0)
+            raise
         if self._running().poll() is not None:
             self.stop()
             raise self._engine.diagnose(list(self._output))
@@ -172,8 +192,3 @@ def choose_port() -> int:
 
 def _reachable(host: str) -> str:
     return "127.0.0.1" if host in ("0.0.0.0", "::", "") else host
-
-
-def _die_with_parent() -> None:
-    """In the child, before it becomes the engine: be told to stop when the launcher is killed."""
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from longshore_runtime import paths, tree
 from longshore_runtime.errors import InvalidModel
+from longshore_runtime.handover import read_handover
 from longshore_runtime.manifest import ModelFacts, Serving, parse
 from longshore_runtime.serve.engines.port import Adapter
 from longshore_runtime.serve.facts import read_facts
@@ -37,6 +38,8 @@ def read_adapter(name: str, directory: Path) -> tuple[Adapter, Serving]:
 
 
 def _read(directory: Path) -> tuple[ModelFacts, Serving]:
+    if handover := read_handover(directory):
+        return handover.manifest.model, handover.manifest.serving
     manifest = directory / paths.MANIFEST
     if manifest.is_file():
         content = parse(manifest.read_bytes(), str(manifest))
@@ -45,8 +48,12 @@ def _read(directory: Path) -> tuple[ModelFacts, Serving]:
 
 
 def read_shape(directory: Path) -> Geometry | None:
-    """The geometry of the model in `directory`, None where its files do not tell it: the engine then judges for itself."""
+    """The geometry of the model in `directory`, None where its files do not tell it: the engine then judges for itself.
+
+    Of weights that are still to come the headers are there already.
+    """
+    handover = read_handover(directory)
     try:
-        return read_geometry(Folder(directory))
+        return read_geometry(Folder(directory, handover.weights if handover else {}))
     except InvalidModel:
         return None

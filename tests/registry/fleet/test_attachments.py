@@ -50,7 +50,7 @@ def test_the_cache_is_written_by_the_initializer_and_read_by_the_engine(place: s
         CACHE_AT: (volume["name"], True, None),
         f"{CACHE_AT}/leases": (volume["name"], False, "leases"),
     }
-    settings = read_settings({one["name"]: one["value"] for one in initializer["env"]})
+    settings = read_settings({one["name"]: one.get("value", "") for one in initializer["env"]})
     assert settings
     assert (str(settings.root), settings.limit) == (CACHE_AT, 500 * 1024**3)
     context = initializer["securityContext"]
@@ -62,7 +62,7 @@ def test_the_cache_is_written_by_the_initializer_and_read_by_the_engine(place: s
 
 def test_the_keys_are_mounted_where_the_initializer_looks_for_them() -> None:
     _, initializer, predictor = render(Attachments("/srv/cache", keys="signers"))
-    told = {one["name"]: one["value"] for one in initializer["env"]}
+    told = {one["name"]: one.get("value", "") for one in initializer["env"]}
     (volume,) = [one for one in predictor["volumes"] if "secret" in one]
     assert volume["secret"] == {"secretName": "signers"}
     assert mounts(initializer)[told[KEYS]] == (volume["name"], True, None)

@@ -13,6 +13,7 @@ from longshore.fleet.objects import PORT, Placement, desired_objects, download_c
 from longshore.fleet.yaml import dump_yaml
 from longshore.version import Version
 from longshore_runtime.manifest import Manifest, ModelFacts
+from longshore_runtime.pull.mode import MODE, READONLY
 from longshore_runtime.pull.sources import SOURCES
 from longshore_runtime.serve.__main__ import build_parser
 
@@ -98,7 +99,18 @@ def test_the_download_container_differs_by_its_workload_alone() -> None:
     assert download["spec"].pop("workloadType") == "localModelDownloadJob"
     assert ours["metadata"].pop("name") == "longshore"
     assert ours["spec"].pop("workloadType") == "initContainer"
+    assert [variable["name"] for variable in ours["spec"]["container"].pop("env")] == [MODE, READONLY]
     assert ours == download
+
+
+def test_weights_that_arrive_later_are_asked_for_by_annotations() -> None:
+    _, container, service = render(overlap=True)
+    notes = service["metadata"]["annotations"]
+    assert notes["longshore.dev/pull"] == "overlap"
+    for variable in container["spec"]["container"]["env"]:
+        path = variable["valueFrom"]["fieldRef"]["fieldPath"]
+        assert path.removeprefix("metadata.annotations['").removesuffix("']") in notes
+    assert "longshore.dev/pull" not in render()[2]["metadata"]["annotations"]
 
 
 @pytest.mark.parametrize(("gpus", "memory", "gpu"), [(0, "34Gi", None), (1, "19Gi", "1"), (8, "19Gi", "8")])

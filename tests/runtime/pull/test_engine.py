@@ -18,7 +18,7 @@ from longshore import Registry
 from longshore_runtime import paths
 from longshore_runtime.errors import Corrupt, Interrupted, LongshoreError, NotFound, Refused, StoreFailed
 from longshore_runtime.progress import Silent
-from longshore_runtime.pull import engine
+from longshore_runtime.pull import engine, job
 from longshore_runtime.pull.sources import open_source
 from support.faults import FaultySource
 from support.models import flip_byte, make_model
@@ -277,13 +277,13 @@ def test_keys_that_would_leave_the_target_are_refused(
     [(400 * 1024**3, 1024**3, True), (600 * 1024**2, 1024**3, False), (800 * 1024**2, 1024**3, True)],
 )
 def test_what_does_not_fit_the_memory_is_written_past_the_cache(size: int, memory: int, directly: bool) -> None:
-    assert engine.passes_by_cache(size, memory) is directly
+    assert job.passes_by_cache(size, memory) is directly
 
 
 def test_written_through_or_not_the_files_are_the_same(tree_uri: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     engine.pull(tree_uri, tmp_path / "buffered", Silent())
     settled: list[int] = []
-    monkeypatch.setattr(engine, "read_memory_limit", lambda: 1024**2)
+    monkeypatch.setattr(job, "read_memory_limit", lambda: 1024**2)
     monkeypatch.setattr(os, "fdatasync", settled.append)
     engine.pull(tree_uri, tmp_path / "through", Silent())
     assert contents(tmp_path / "through") == contents(tmp_path / "buffered")

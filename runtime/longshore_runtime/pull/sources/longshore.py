@@ -7,11 +7,12 @@ refused: it may move between two starts of a pod.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from functools import cached_property
 
 from longshore_runtime.addresses import redact
 from longshore_runtime.errors import LongshoreError, NotFound, Refused
+from longshore_runtime.handover import Loan
 from longshore_runtime.names import check_label, check_model
 from longshore_runtime.pull import sources
 from longshore_runtime.pull.sources.port import Entry, Source
@@ -77,6 +78,10 @@ class LongshoreSource(Source):
 
     def read_into(self, path: str, offset: int, buffer: memoryview) -> None:
         self._tree.read_into(path, offset, buffer)
+
+    def lend(self, paths: Collection[str]) -> Loan | None:
+        loan = self._tree.lend(paths)
+        return loan and loan.model_copy(update={"settings": {**loan.settings, REGISTRY: self._root}})
 
 
 def parse_address(uri: str) -> tuple[str, str]:

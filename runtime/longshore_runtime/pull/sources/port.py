@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
 from longshore_runtime.digests import Checksum
+from longshore_runtime.handover import Loan
 
 
 @dataclass(frozen=True)
@@ -65,3 +66,7 @@ class Source(Protocol):
     def read_into(self, path: str, offset: int, buffer: memoryview) -> None:
         """Fill all of `buffer` from `offset`. Raises StoreFailed when the file ends before."""
         ...
+
+    def lend(self, paths: Collection[str]) -> Loan | None:
+        """What lets another process read these files without the credentials of this one; None where there is no such thing."""
+        return None

@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import time
+from collections.abc import Collection, Iterator
 from typing import Any, cast
 
 from botocore.exceptions import ClientError
 
 from longshore_runtime import s3
 from longshore_runtime.errors import Interrupted
+from longshore_runtime.handover import Loan
 from longshore_runtime.pull.sources.port import Entry, Source
 from longshore_runtime.pull.sources.s3_ranges import SignedRanges
+from longshore_runtime.s3_settings import read_s3_settings
 from longshore_runtime.web import fill
+
+LENT = 6 * 3600
+"""Seconds for which another process may read what it is lent. The store takes the address back sooner where it was signed
+with keys that expire sooner."""
 
 
 class S3Source(s3.S3Folder, Source):
@@ -68,3 +75,15 @@ class S3Source(s3.S3Folder, Source):
                 answer["Body"].close()
         if filled < len(buffer):
             raise Interrupted(f"{self.uri}/{path} ended before byte {last + 1}", "run the command again; it resumes")
+
+    def lend(self, paths: Collection[str]) -> Loan | None:
+        trusted = read_s3_settings().given.get("verify")
+        if trusted is False:
+            return None
+        until = time.time() + LENT
+        with s3.explained(self.uri):
+            addresses = {path: self._sign(self.prefix + path) for path in paths}
+        return Loan(addresses=addresses, until=until, settings=s3.describe(self.client), certificates=trusted)
+
+    def _sign(self, key: str) -> str:
+        return self.client.generate_presigned_url("get_object", Params={"Bucket": self.bucket, "Key": key}, ExpiresIn=LENT)

@@ -28,7 +28,8 @@ class Task:
     """What is to be served: the `model` folder under `name` at `host`:`port`, stopping within `grace` seconds.
 
     `arguments` are the version's and the user's own, in this order of precedence, for the engine as they are.
-    `geometry` is the model in detail, where its files tell it. `adapters` are served with the model.
+    `geometry` is the model in detail, where its files tell it. `adapters` are served with the model. `arrivals` tells an
+    engine that waits for weights what has arrived.
     """
 
     model: Path
@@ -40,6 +41,7 @@ class Task:
     arguments: tuple[tuple[str, ...], ...] = ()
     geometry: Geometry | None = None
     adapters: tuple[Adapter, ...] = ()
+    arrivals: Path | None = None
 
 
 class Engine(Protocol):
@@ -57,6 +59,10 @@ class Engine(Protocol):
 
     def check_arguments(self, arguments: Sequence[str]) -> None:
         """Raise LongshoreError for arguments that are none, or that set what the launcher must know."""
+        ...
+
+    def waits(self, task: Task) -> bool:
+        """Whether the engine can be started before the weights are there, and reads none that has not arrived."""
         ...
 
     def command(self, task: Task, machine: Host) -> list[str]:

@@ -8,12 +8,15 @@ import re
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from importlib.metadata import entry_points
 
+from longshore_runtime.arrivals import ARRIVALS
 from longshore_runtime.errors import EngineFailed, LongshoreError
 from longshore_runtime.manifest import ModelFacts
 from longshore_runtime.serve.engines import vllm_models
 from longshore_runtime.serve.engines.port import Adapter, Task
 from longshore_runtime.serve.engines.support import Support, read_support
+from longshore_runtime.serve.engines.vllm_plugin import GROUP, LOAD_FORMAT, NAME
 from longshore_runtime.serve.fit.arguments import fit_arguments, parser_arguments
 from longshore_runtime.serve.fit.catalogue import GPU
 from longshore_runtime.serve.fit.geometry import Geometry
@@ -46,6 +49,8 @@ PHASES = (
     (re.compile(r"Resolved architecture: (\S+)"), "starting the engine's core for {0}"),
     (re.compile(r"Initializing a V1 LLM engine"), "preparing the device"),
     (re.compile(r"Starting to load model"), "loading weights"),
+    (re.compile(r"Waiting for weights: (\S+)"), "waiting for {0}"),
+    (re.compile(r"Shard (\d+/\d+) has arrived"), "loading weights: {0} shards"),
     (re.compile(r"checkpoint shards: .*\| (\d+/\d+) \["), "loading weights: {0} shards"),
     (re.compile(r"Loading weights took ([\d.]+) seconds"), "weights loaded in {0} s"),
     (re.compile(r"Dynamo bytecode transform|Compiling a graph"), "compiling the model"),
@@ -104,6 +109,10 @@ class VLLM:
                     f"--{option.name} is the launcher's, not the engine's", f"use {OWNED[option.name]} instead"
                 )
 
+    def waits(self, task: Task) -> bool:
+        options = (option.name for arguments in task.arguments for option in group_options(arguments))
+        return "load-format" not in options and bool(entry_points(group=GROUP, name=NAME))
+
     def command(self, task: Task, machine: Host) -> list[str]:
         for arguments in task.arguments:
             self.check_arguments(arguments)
@@ -125,6 +134,8 @@ class VLLM:
         if machine.device == "cpu" and machine.cores <= FEW_CORES:
             # One process less: it starts 13 s sooner and no core is set aside for the server.
             own["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"
+        if ARRIVALS in kept and "VLLM_PLUGINS" in kept:
+            own["VLLM_PLUGINS"] = f"{kept.pop('VLLM_PLUGINS')},{NAME}"
         return {**own, **kept, "HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1"}
 
     def prepare(self, machine: Host, environment: Mapping[str, str]) -> None:
@@ -154,6 +165,8 @@ def _derive(task: Task, machine: Host) -> list[str]:
         arguments += _cpu_context(task.facts, cache)
     elif task.geometry and machine.gpus:
         arguments += _fit_to(machine.gpus, task.geometry, read_wish(task.arguments, len(machine.gpus)))
+    if task.arrivals:
+        arguments += ["--load-format", LOAD_FORMAT]
     if task.geometry and task.geometry.task == "generate":
         arguments += parser_arguments(task.geometry.parsers)
     return arguments + _adapter_arguments(task.adapters)
