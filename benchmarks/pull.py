@@ -143,7 +143,7 @@ class Bench:
         """Seconds of a start of which a node's cache has the version, the median of five."""
         command, environment = self._commands(self._ways[0])[OURS]
         with target_below(self._disk) as folder:
-            environment = environment | {"LONGSHORE_CACHE": str(folder / "cache")}
+            environment = environment | {"LONGSHORE_CACHE": str(folder / "cache"), "LONGSHORE_CACHE_SIZE": "1TB"}
             (folder / "cache").mkdir()
             times = [measure([*command, str(folder / f"pod-{n}")], environment, CLIENT_CORE).wall for n in range(6)]
         return statistics.median(times[1:])

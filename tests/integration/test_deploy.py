@@ -71,6 +71,33 @@ def test_a_version_comes_up_is_seen_and_goes(longshore: CommandLine, control_pla
     assert "has no m-1; see what runs" in longshore("undeploy", "m:1", "-n", namespace).error
 
 
+def test_the_cache_and_the_keys_reach_the_pod(longshore: CommandLine, control_plane: Cluster, namespace: str) -> None:
+    """As KServe resolves them: the container's mounts find the service's volumes, and the model's own place stays."""
+    control_plane.kubectl("-n", namespace, "create", "secret", "generic", "signers", "--from-literal=a.pub=x")
+    own = ("--cache", "/srv/cache", "--cache-size", "5GiB", "--keys", "signers")
+    done = longshore("deploy", "m@prod", "-n", namespace, "--gpus", "0", *own)
+    assert done.code == 0, done.err
+    (pod,) = control_plane.read("-n", namespace, "pods")["items"]
+    volumes = {one["name"]: one for one in pod["spec"]["volumes"]}
+    (initializer,), (engine,) = pod["spec"]["initContainers"], pod["spec"]["containers"]
+    seen = [
+        {one["mountPath"]: (volumes[one["name"]], one.get("readOnly", False)) for one in container["volumeMounts"]}
+        for container in (initializer, engine)
+    ]
+    cache = {"name": "longshore-cache", "hostPath": {"path": "/srv/cache", "type": "DirectoryOrCreate"}}
+    assert seen[0]["/var/cache/longshore"] == (cache, False)
+    assert seen[1]["/var/cache/longshore"] == (cache, True)
+    assert seen[1]["/var/cache/longshore/leases"] == (cache, False)
+    assert seen[0]["/etc/longshore/keys"][0]["secret"]["secretName"] == "signers"
+    assert seen[0]["/mnt/models"][0] == seen[1]["/mnt/models"][0]
+    assert {"/tmp", "/dev/shm"} <= seen[1].keys(), "what the runtime mounts stays"
+    told = {one["name"]: one["value"] for one in initializer["env"] if "value" in one}
+    assert told["LONGSHORE_CACHE_SIZE"] == "5GiB"
+    assert told["LONGSHORE_SIGNATURES"] == "require"
+    assert initializer["securityContext"]["runAsUser"] == 0
+    assert initializer["securityContext"]["capabilities"] == {"drop": ["ALL"]}
+
+
 def test_a_version_that_is_served_is_not_deleted(longshore: CommandLine, control_plane: Cluster, namespace: str) -> None:
     model = make_model(longshore.home / "second", seed=2)
     assert longshore("push", model, "m:2").code == 0
