@@ -23,6 +23,14 @@ def leave_message(error: LongshoreError, **context: str | float | None) -> None:
         LOG.write_bytes(compose(error, context))
 
 
+def leave_verdict(content: dict[str, Any]) -> None:
+    """Write down what was done; does nothing outside a pod. What comes after it, done or failed, replaces it."""
+    if os.access(LOG, os.W_OK):
+        known = {name: value for name, value in content.items() if value is not None}
+        line = json.dumps({"verdict": "done", **known}, ensure_ascii=False).encode(errors="replace")
+        LOG.write_bytes(line if len(line) <= LIMIT else b"")
+
+
 def compose(error: LongshoreError, context: dict[str, str | float | None]) -> bytes:
     """One line of JSON of at most LIMIT bytes; what is too long is cut at its end, what is not known is left out."""
     known = {

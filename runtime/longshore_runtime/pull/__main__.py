@@ -1,7 +1,7 @@
 """The storage initializer's command: `python -m longshore_runtime.pull SOURCE FOLDER [SOURCE FOLDER …]`.
 
 The arguments are those that KServe gives its own initializer. Progress goes to stderr; each verdict is
-one line of JSON on stdout. Before every non-zero exit one line of JSON goes to the termination log, which
+one line of JSON on stdout, and in the termination log. Before every non-zero exit one line of JSON goes there, which
 KServe shows in the InferenceService's status.
 """
 
@@ -22,7 +22,7 @@ from longshore_runtime.addresses import pinned_digest, redact
 from longshore_runtime.errors import Interrupted, LongshoreError
 from longshore_runtime.progress import Lines
 from longshore_runtime.pull.pod import Pod
-from longshore_runtime.termination import leave_message
+from longshore_runtime.termination import leave_message, leave_verdict
 
 USAGE = "usage: python -m longshore_runtime.pull SOURCE FOLDER [SOURCE FOLDER …]"
 STOPPED = 128 + signal.SIGTERM
@@ -57,6 +57,7 @@ def main(arguments: list[str]) -> int:
             with _stoppable(source, meter):
                 verdict = pod.pull(source, folder, meter)
             print(json.dumps(verdict.as_dict()), flush=True)
+            leave_verdict(verdict.as_dict())
         except LongshoreError as error:
             return _fail(error, source, meter)
         except Exception as error:

@@ -39,6 +39,6 @@ class Folder:
 
 
 def _find_home(directory: Path) -> Path | None:
-    """Where the initializer linked the files from: the tree in the node's cache that the manifest lies in."""
+    """Where the initializer linked files from: the trees of the node's cache, of which the manifest lies in one."""
     manifest = directory / paths.MANIFEST
-    return manifest.resolve().parents[1] if manifest.is_symlink() else None
+    return manifest.resolve().parents[3] if manifest.is_symlink() else None

@@ -201,6 +201,7 @@ def test_a_base_and_its_adapter_share_a_lease_and_other_sources_are_pulled_as_ev
     for _ in range(2):
         host.run("pod", adapter, inside)
         assert (inside / "config.json").is_symlink()
+        assert len(Folder(host.target("pod")).list_files()) == 7 + 6
     (lease,) = [path for path in (host.cache / "leases").iterdir() if not path.name.startswith(".")]
     assert len(json.loads(lease.read_text())["uses"]) == 2
     (host.target("pod") / "stranger").touch()
