@@ -115,6 +115,11 @@ def test_what_many_pods_want_is_fetched_once_and_later_not_at_all(host: Host, mo
         verdict, _ = host.run(name)
         assert (verdict["cached"], verdict["reread"], verdict["fetched"]) == (True, False, 0)
     assert host.holds("later")
+    lease = (host.target("later") / ".longshore/lease").readlink()
+    os.utime(lease, (0, 0))
+    launcher = [sys.executable, "-m", "longshore_runtime.serve", "--served-model-name=m", "--print-command"]
+    subprocess.run([*launcher, f"--model-dir={host.target('later')}"], check=True, capture_output=True)
+    assert time.time() - lease.stat().st_mtime < 60, "the launcher says that the pod is there"
 
 
 def test_another_goes_on_from_what_a_killed_pod_had(host: Host) -> None:

@@ -14,6 +14,7 @@ import pytest
 from longshore_runtime import leases
 from longshore_runtime.errors import LongshoreError
 from longshore_runtime.pull.cache import locks, room
+from longshore_runtime.pull.cache.__main__ import main
 from longshore_runtime.pull.cache.entries import Entry, list_entries
 from longshore_runtime.pull.cache.locks import Lock
 from longshore_runtime.pull.cache.room import NoRoom, evict, make_room, prepare
@@ -235,6 +236,29 @@ def test_a_tree_that_differs_in_anything_does_not_look_right(root: Path) -> None
     assert [parse_witness(data) for data in (b"", b"[]", b'{"schema": 2}', b'{"schema": 1, "files": {"a": 1}}')] == [None] * 4
     entry.remove()
     assert list_entries(root) == []
+
+
+def test_what_is_there_is_listed_and_what_is_unused_removed(
+    root: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.delenv("LONGSHORE_CACHE", raising=False)
+    assert main(["ls"]) == 1
+    assert "error: there is no cache here; set LONGSHORE_CACHE" in capsys.readouterr().err
+    monkeypatch.setenv("LONGSHORE_CACHE", str(root))
+    whole, partial, lease = make_entry(root, "a"), make_entry(root, "b"), Lease(root / "leases", "pod")
+    partial.withdraw()
+    lease.use(whole.digest)
+    assert main(["ls"]) == 0
+    heading, *rows = [line.split() for line in capsys.readouterr().out.splitlines()]
+    assert heading[:3] == ["DIGEST", "SIZE", "STATE"]
+    assert sorted(row[0] + row[3] for row in rows) == ["a" * 12 + "whole", "b" * 12 + "partial"]
+    for digest, why in (("c", "0 trees begin with 'c'"), ("", "trees begin with ''"), ("a", "is used by pod; end those pods")):
+        assert main(["rm", digest]) == 1
+        assert why in capsys.readouterr().err
+    lease.drop(whole.digest)
+    assert main(["rm", f"sha256:{whole.digest}"]) == 0
+    assert capsys.readouterr().out == f"{'a' * 12} removed\n"
+    assert [entry.digest for entry in list_entries(root)] == [partial.digest]
 
 
 def test_sizes_are_read_as_people_and_kubernetes_write_them() -> None:
