@@ -25,6 +25,7 @@ FIELD_MANAGER = "longshore"
 Change = Literal["created", "changed", "unchanged"]
 
 _TIMEOUT = 30
+_POD_TIMEOUT = 3
 
 
 class Cluster:
@@ -90,6 +91,17 @@ class Cluster:
                 yield from (line.decode(errors="replace") for line in lines)
             if rest:
                 yield rest.decode(errors="replace")
+
+    def ask_pod(self, namespace: str, pod: str, port: int, path: str) -> str | None:
+        """What a server in a pod answers to GET, by way of the API server; None where it does not, or this is not allowed."""
+        try:
+            answer = self._core.connect_get_namespaced_pod_proxy_with_path(
+                f"{pod}:{port}", namespace, path, _preload_content=False, _request_timeout=_POD_TIMEOUT
+            )
+            text: str = answer.data.decode(errors="replace")
+        except (ApiException, urllib3.exceptions.HTTPError):
+            return None
+        return text
 
     def _resource(self, api: str, kind: str) -> Any:
         try:

@@ -5,14 +5,16 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from typing import TypeVar
 
 from longshore.cluster import Change, Cluster
 from longshore.fleet.names import label_value
-from longshore.fleet.state import ENGINE, INITIALIZER, POD_OF, State, read_state
+from longshore.fleet.state import ENGINE, HEALTH_PORT, INITIALIZER, POD_OF, Phase, State, read_state
 from longshore.fleet.yaml import Object
 from longshore_runtime.errors import EngineFailed, Interrupted, LongshoreError, NotFound, Refused
+from longshore_runtime.serve.logs import read_words, show_line
 
 API, KIND = "serving.kserve.io/v1beta1", "InferenceService"
 OURS = "app.kubernetes.io/managed-by=longshore"
@@ -42,7 +44,8 @@ def read_states(cluster: Cluster, namespace: str | None, model: str | None = Non
     services = cluster.list_objects(API, KIND, namespace, selector)
     pods = cluster.list_objects("v1", "Pod", namespace, POD_OF)
     states = (read_state(service, [pod for pod in pods if _belongs(pod, service)]) for service in services)
-    return sorted(states, key=lambda state: (state.namespace, state.name))
+    told = (_with_word(cluster, state) for state in states)
+    return sorted(told, key=lambda state: (state.namespace, state.name))
 
 
 def find_state(cluster: Cluster, namespace: str, name: str) -> State | None:
@@ -110,9 +113,18 @@ def read_logs(cluster: Cluster, namespace: str, name: str, *, tail: int | None, 
     for container in (INITIALIZER, ENGINE):
         yield f"==> {pod}/{container}"
         try:
-            yield from cluster.read_log(namespace, pod, container, tail=tail, follow=follow and container == ENGINE)
+            yield from map(
+                show_line, cluster.read_log(namespace, pod, container, tail=tail, follow=follow and container == ENGINE)
+            )
         except (Refused, NotFound):  # it has not started
             yield "(nothing yet)"
+
+
+def _with_word(cluster: Cluster, state: State) -> State:
+    """The state with what the pod says of its progress, where nothing else is to be said."""
+    if state.message or not state.pod or state.phase not in ("pulling", "loading"):
+        return state
+    return replace(state, message=_word_of_pod(cluster, state.namespace, state.pod, state.phase))
 
 
 def _belongs(pod: Object, service: Object) -> bool:
@@ -122,15 +134,27 @@ def _belongs(pod: Object, service: Object) -> bool:
 
 def _describe(cluster: Cluster, state: State) -> str:
     """The phase in words: with the share of the bytes while pulling, with the launcher's word while loading."""
-    if state.pod and state.phase in ("pulling", "loading"):
-        container, mark = (INITIALIZER, "pulling: ") if state.phase == "pulling" else (ENGINE, "launcher: ")
-        try:
-            lines = list(cluster.read_log(state.namespace, state.pod, container, tail=20))
-        except LongshoreError:
-            lines = []
-        words = [line.removeprefix(mark) for line in lines if line.startswith(mark)]
-        return f"{state.phase}: {words[-1]}" if words else state.phase
-    return f"{state.phase}: {state.message}" if state.message else state.phase
+    detail = state.message or (_word_of_pod(cluster, state.namespace, state.pod, state.phase) if state.pod else None)
+    return f"{state.phase}: {detail}" if detail else state.phase
+
+
+def _word_of_pod(cluster: Cluster, namespace: str, pod: str, phase: Phase) -> str | None:
+    """How far a pod is by its own account: its launcher's, where this may be asked for, or the last that its log says."""
+    if phase == "loading" and (told := cluster.ask_pod(namespace, pod, HEALTH_PORT, "state")):
+        with suppress(ValueError, KeyError, TypeError):
+            return str(json.loads(told)["startupz"]["reason"])
+    if phase not in ("pulling", "loading"):
+        return None
+    container = INITIALIZER if phase == "pulling" else ENGINE
+    try:
+        lines = list(cluster.read_log(namespace, pod, container, tail=20))
+    except LongshoreError:
+        return None
+    if phase == "pulling":
+        words = [line.removeprefix("pulling: ") for line in lines if line.startswith("pulling: ")]
+    else:
+        words = [found for line in lines if (found := read_words(line))]
+    return words[-1] if words else None
 
 
 def _patiently(ask: Callable[[], Found]) -> Found:

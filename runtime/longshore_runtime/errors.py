@@ -51,4 +51,8 @@ class Interrupted(StoreFailed):
 
 
 class EngineFailed(LongshoreError):
-    """The inference engine is missing, refused the model, or died."""
+    """The inference engine is missing, refused the model, or died; `cause` is one word for why, for programs."""
+
+    def __init__(self, message: str, hint: str | None = None, cause: str | None = None) -> None:
+        super().__init__(message, hint)
+        self.cause = cause

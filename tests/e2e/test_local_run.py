@@ -21,6 +21,7 @@ import pytest
 import yaml
 
 from longshore import Registry
+from longshore_runtime.serve.logs import read_words
 from support.command import CommandLine, Outcome
 from support.models import make_model
 from support.servers import S3Server, free_port
@@ -182,19 +183,21 @@ def test_the_pods_commands_serve_the_version(in_bucket: CommandLine, tmp_path: P
     done = subprocess.run(initializer, env=environment, capture_output=True, text=True, check=True)
     assert json.loads(done.stdout)["verified"] == "digest"
     main = runtime["spec"]["containers"][0]
-    rewritten = [f"--model-dir={folder}", "--host=127.0.0.1", f"--port={port}", "--grace=5"]
+    rewritten = [f"--model-dir={folder}", "--host=127.0.0.1", f"--port={port}", f"--health-port={free_port()}"]
+    rewritten += ["--grace=5", "--notice=1", "--log-format=json"]
     launcher = [sys.executable, *main["command"][1:], *rewritten, *service["spec"]["predictor"]["model"]["args"]]
     assert [argument.partition("=")[0] for argument in main["args"]] == [argument.partition("=")[0] for argument in rewritten]
-    with subprocess.Popen(launcher, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as process:
+    with subprocess.Popen(launcher, env=environment, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as process:
         try:
-            assert process.stderr
-            assert any(line == "launcher: ready\n" for line in process.stderr)
+            assert process.stdout
+            assert any(read_words(line) == "ready" for line in process.stdout)
             client = openai.OpenAI(base_url=f"http://127.0.0.1:{port}/v1", api_key="none")
             answer = client.chat.completions.create(
                 model="smollm2", messages=[{"role": "user", "content": QUESTION}], temperature=0
             )
             assert "Paris" in (answer.choices[0].message.content or "")
             process.send_signal(signal.SIGTERM)
+            process.stdout.read()
             assert process.wait(60) == 0
         finally:
             process.kill()

@@ -7,12 +7,12 @@ import sys
 import threading
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 from longshore_runtime.errors import EngineFailed
-from longshore_runtime.serve.engines.port import Task
+from longshore_runtime.serve.engines.port import Figures, Task
 from longshore_runtime.serve.host import Host
 
 
@@ -22,11 +22,17 @@ class TestEngine:
 
     behaviour: str
     name: str = "testengine"
+    health_path: str = "/health"
+    metrics_path: str = "/metrics"
+    caches: Mapping[str, str] = field(default_factory=lambda: {"TESTENGINE_CACHE": "cache"})
     __test__ = False
 
     def require(self) -> None:
         if self.behaviour == "missing":
             raise EngineFailed("the engine is not installed", "install it")
+
+    def version(self) -> str:
+        return "1"
 
     def check_arguments(self, arguments: Sequence[str]) -> None:
         pass
@@ -45,6 +51,9 @@ class TestEngine:
 
     def phase_of(self, line: str) -> str | None:
         return line.removeprefix("phase: ").strip() if line.startswith("phase: ") else None
+
+    def read_figures(self, metrics: str) -> Figures:
+        return Figures()
 
     def diagnose(self, output: Sequence[str]) -> EngineFailed:
         return EngineFailed(f"the engine said: {output[-1] if output else 'nothing'}", "look")

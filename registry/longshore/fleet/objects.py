@@ -15,12 +15,14 @@ from longshore.adapters import Composition
 from longshore.fleet.autoscaling import Scaling, autoscaler_annotations, check_scaling, predictor_fields
 from longshore.fleet.imports import without_arguments
 from longshore.fleet.names import label_value, service_name
+from longshore.fleet.state import HEALTH_PORT
 from longshore.fleet.yaml import Object
 from longshore.version import Version
 from longshore_runtime.errors import LongshoreError
 from longshore_runtime.manifest import Manifest
 from longshore_runtime.paths import adapter_folder
 from longshore_runtime.pull.sources import SOURCES
+from longshore_runtime.serve.launcher import STOP_MARGIN
 
 try:
     with without_arguments():
@@ -53,11 +55,14 @@ PORT = 8080
 GRACE = 60
 """Seconds for the requests that run when a pod is told to stop."""
 
-UNREADY_SECONDS = 2
-"""Between probes: every second that a ready engine is not noticed is a second of the cold start."""
+NOTICE = 5
+"""Seconds that routers get to notice that a pod is going, while it still answers."""
 
-START_LIMIT = 3600
-"""Seconds after which an engine that is not up is restarted."""
+STOP_SECONDS = NOTICE + GRACE + STOP_MARGIN + 10
+"""Until a pod that was told to stop is killed: longer than the launcher takes at the most."""
+
+START_LIMIT = 6 * 3600
+"""Seconds after which a start is given up from outside. The launcher knows how much there is to load, and gives up sooner."""
 
 GIB = 1024**3
 
@@ -98,18 +103,25 @@ def desired_objects(served: Composition, placement: Placement) -> list[Object]:
 
 def serving_runtime(images: str) -> Object:
     """The ClusterServingRuntime: our launcher with vLLM, any UID, read-only root, no privileges."""
-    probe = k8s.V1HTTPGetAction(path="/health", port=PORT)
     container = k8s.V1Container(
         name="kserve-container",
         image=f"{images}/runtime:{__version__}",
         command=["python3", "-m", "longshore_runtime.serve"],
-        args=[f"--model-dir={MODEL_FOLDER}", "--host=0.0.0.0", f"--port={PORT}", f"--grace={GRACE}"],
+        args=[
+            f"--model-dir={MODEL_FOLDER}",
+            "--host=0.0.0.0",
+            f"--port={PORT}",
+            f"--health-port={HEALTH_PORT}",
+            f"--grace={GRACE}",
+            f"--notice={NOTICE}",
+            "--log-format=json",
+        ],
         ports=[k8s.V1ContainerPort(name="http1", container_port=PORT, protocol="TCP")],
         env=[k8s.V1EnvVar(name=name, value=value) for name, value in _writable_homes().items()],
-        startup_probe=k8s.V1Probe(
-            http_get=probe, period_seconds=UNREADY_SECONDS, failure_threshold=START_LIMIT // UNREADY_SECONDS, timeout_seconds=2
-        ),
-        readiness_probe=k8s.V1Probe(http_get=probe, period_seconds=5, failure_threshold=2, timeout_seconds=5),
+        # Each second that a ready engine is not noticed is a second of the cold start.
+        startup_probe=_probe("/startupz", every=1, failures=START_LIMIT),
+        readiness_probe=_probe("/readyz", every=2, failures=2),
+        liveness_probe=_probe("/livez", every=10, failures=3),
         security_context=_no_privileges(),
         volume_mounts=[
             k8s.V1VolumeMount(name="scratch", mount_path="/tmp"),
@@ -195,7 +207,7 @@ def inference_service(served: Composition, placement: Placement) -> Object:
         volumes=pod_volumes(placement.attachments),
         enable_service_links=False,
         automount_service_account_token=False,
-        termination_grace_period_seconds=GRACE + 30,
+        termination_grace_period_seconds=STOP_SECONDS,
         model=kserve.V1beta1ModelSpec(
             model_format=kserve.V1beta1ModelFormat(name="huggingface"),
             runtime=RUNTIME,
@@ -263,6 +275,15 @@ def _pod_notes(workload: str) -> list[Any]:
     paths = {variable: f"metadata.annotations['{annotation}']" for variable, annotation in PULL_ANNOTATIONS.items()}
     sources = {name: k8s.V1ObjectFieldSelector(field_path=path) for name, path in paths.items()}
     return [k8s.V1EnvVar(name=name, value_from=k8s.V1EnvVarSource(field_ref=found)) for name, found in sources.items()]
+
+
+def _probe(path: str, every: int, failures: int) -> Any:
+    return k8s.V1Probe(
+        http_get=k8s.V1HTTPGetAction(path=path, port=HEALTH_PORT),
+        period_seconds=every,
+        failure_threshold=failures,
+        timeout_seconds=5,
+    )
 
 
 def _no_privileges(*, as_root: bool = False) -> Any:

@@ -12,6 +12,9 @@ from longshore.fleet.yaml import Object
 Phase = Literal["pending", "pulling", "loading", "ready", "failed", "stopping"]
 
 INITIALIZER, ENGINE = "storage-initializer", "kserve-container"
+HEALTH_PORT = 8081
+"""Where the launcher of a pod answers, whatever the engine does."""
+
 POD_OF = "serving.kserve.io/inferenceservice"
 """The label by which a service's pods are found."""
 

@@ -9,52 +9,79 @@ import argparse
 import shlex
 import signal
 import sys
+import traceback
+from collections.abc import Sequence
 from pathlib import Path
 from types import FrameType
 
-from longshore_runtime.errors import LongshoreError
+from longshore_runtime.errors import EngineFailed, LongshoreError
 from longshore_runtime.leases import Keeper, find_leases
 from longshore_runtime.serve.arrival import Arrival, choose_folder, expect
+from longshore_runtime.serve.caches import fingerprint
 from longshore_runtime.serve.engines import open_engine
 from longshore_runtime.serve.engines.port import Task
-from longshore_runtime.serve.launcher import Launcher
+from longshore_runtime.serve.health import HealthServer
+from longshore_runtime.serve.launcher import STALL_GRACE, Launcher
+from longshore_runtime.serve.logs import JsonLog, Log, TextLog
 from longshore_runtime.serve.model import read_adapter, read_model, read_shape
 from longshore_runtime.serve.state import State
 from longshore_runtime.termination import leave_message
 
-START_DEADLINE = 3600.0
-"""Seconds until an engine that is not ready is given up."""
+NOTICE = 5.0
+"""Seconds that routers and proxies get to notice that a pod is going, by default."""
 
 
 def main(arguments: list[str]) -> int:
     """Serve until told to stop (SIGTERM, SIGINT); returns the exit code."""
     options, for_engine = build_parser().parse_known_args(arguments)
     Keeper(find_leases(options.model_dir)).start()  # to its end: the node's cache keeps what this pod reads
+    log: Log = JsonLog() if options.log_format == "json" else TextLog()
+    state = State()
     arrival: Arrival | None = None
     try:
-        facts, serving = read_model(options.model_dir)
-        adapters = [read_adapter(name, Path(folder)) for name, folder in options.adapter]
-        arrival = expect(options.model_dir, State(), _say)
-        task = Task(
-            model=choose_folder(options.model_dir),
-            name=options.served_model_name,
-            facts=facts,
-            host=options.host,
-            port=options.port,
-            grace=options.grace,
-            arguments=(serving.arguments, *(wish.arguments for _, wish in adapters), tuple(for_engine)),
-            geometry=read_shape(options.model_dir),
-            adapters=tuple(adapter for adapter, _ in adapters),
-        )
-        launcher = Launcher(open_engine(serving.engine), task, say=_say, log=sys.stdout, arrival=arrival)
+        arrival = expect(options.model_dir, state, log.say)
+        launcher = build_launcher(options, for_engine, log, state, arrival)
         if options.print_command:
             print(shlex.join(launcher.command()))
             return 0
-        return _serve(launcher)
+        return _serve(launcher, options, log)
     except LongshoreError as error:
-        print(f"error: {error}", file=sys.stderr)
-        leave_message(error, **(arrival.describe() if arrival else {}))
-        return 1
+        return _fail(error, log, state, arrival)
+    except Exception as error:
+        traceback.print_exc()
+        name = type(error).__name__
+        return _fail(LongshoreError(f"a bug in Longshore: {name}", "report it with the container's log"), log, state, arrival)
+
+
+def build_launcher(
+    options: argparse.Namespace, for_engine: Sequence[str], log: Log, state: State, arrival: Arrival | None
+) -> Launcher:
+    """The launcher that the options describe. Raises LongshoreError when there is no model, or no such engine."""
+    facts, serving = read_model(options.model_dir)
+    adapters = [read_adapter(name, Path(folder)) for name, folder in options.adapter]
+    task = Task(
+        model=choose_folder(options.model_dir),
+        name=options.served_model_name,
+        facts=facts,
+        host=options.host,
+        port=options.port,
+        grace=options.grace,
+        arguments=(serving.arguments, *(wish.arguments for _, wish in adapters), tuple(for_engine)),
+        geometry=read_shape(options.model_dir),
+        adapters=tuple(adapter for adapter, _ in adapters),
+    )
+    engine = open_engine(serving.engine)
+    return Launcher(
+        engine,
+        task,
+        log.say,
+        log.engine(engine.name),
+        state,
+        arrival,
+        stall_grace=options.stall_grace,
+        access_log=options.log_format == "json",
+        caches=(options.cache_dir, fingerprint(options.model_dir)) if options.cache_dir else None,
+    )
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -72,7 +99,14 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--host", default="0.0.0.0")
     parser.add_argument("--port", type=int, default=8080)
+    parser.add_argument("--health-port", type=int, default=0, help="where the launcher answers the kubelet; 0: nowhere")
     parser.add_argument("--grace", type=int, default=60, help="seconds that running requests get when it is told to stop")
+    parser.add_argument("--notice", type=float, default=NOTICE, help="seconds before, in which new ones are still answered")
+    parser.add_argument(
+        "--stall-grace", type=float, default=STALL_GRACE, help="seconds without progress after which an engine is given up"
+    )
+    parser.add_argument("--cache-dir", type=Path, help="where the engine keeps what it compiles, also for other pods")
+    parser.add_argument("--log-format", choices=("text", "json"), default="text")
     parser.add_argument("--print-command", action="store_true", help="print the engine's command and exit")
     return parser
 
@@ -84,30 +118,42 @@ def _split_adapter(text: str) -> tuple[str, str]:
     return name, folder
 
 
-def _serve(launcher: Launcher) -> int:
+def _serve(launcher: Launcher, options: argparse.Namespace, log: Log) -> int:
     stopping = False
 
     def stop(_number: int, _frame: FrameType | None) -> None:
         nonlocal stopping
         if not stopping:
             stopping = True
-            _say("told to stop: finishing the running requests")
+            log.say("told to stop: finishing the running requests")
             raise KeyboardInterrupt
 
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, stop)
+    health = HealthServer(options.host, options.health_port, launcher.condition) if options.health_port else None
     try:
         launcher.start()
-        launcher.wait_ready(START_DEADLINE)
-        _say("ready")
+        launcher.wait_ready()
+        log.say("ready")
         launcher.wait()
     except KeyboardInterrupt:
-        launcher.stop()
+        failure = launcher.stalled()
+        launcher.stop(notice=options.notice)
+        if failure:
+            raise failure from None
+    finally:
+        if health:
+            health.close()
     return 0
 
 
-def _say(text: str) -> None:
-    print(f"launcher: {text}", file=sys.stderr, flush=True)
+def _fail(error: LongshoreError, log: Log, state: State, arrival: Arrival | None) -> int:
+    """Say why, to people and to Kubernetes; returns the exit code."""
+    log.fail(str(error))
+    context = arrival.describe() if arrival else {}
+    cause = error.cause if isinstance(error, EngineFailed) else None
+    leave_message(error, **context, cause=cause, step=state.read().step or None)
+    return 1
 
 
 if __name__ == "__main__":

@@ -1,8 +1,7 @@
-"""Starting an engine, telling when it would answer, and stopping it without cutting anybody off."""
+"""Starting an engine, telling when it would answer and whether it lives, and stopping it without cutting anybody off."""
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import socket
@@ -10,25 +9,38 @@ import subprocess
 import sys
 import threading
 import time
-import urllib.error
-import urllib.request
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
-from typing import TextIO
+from pathlib import Path
 
 from longshore_runtime.arrivals import ARRIVALS
 from longshore_runtime.errors import EngineFailed, LongshoreError, Refused
 from longshore_runtime.serve.arrival import Arrival
+from longshore_runtime.serve.caches import choose_key, place
+from longshore_runtime.serve.client import Client
 from longshore_runtime.serve.engines.port import Engine, Task
+from longshore_runtime.serve.gate import ACCESS_LOG, DESCRIPTOR, Page
+from longshore_runtime.serve.health import Condition
 from longshore_runtime.serve.host import read_host
+from longshore_runtime.serve.logs import Sink
 from longshore_runtime.serve.processes import die_with_parent
+from longshore_runtime.serve.state import State
+from longshore_runtime.serve.watch import Watch
 
 KEPT_LINES = 2000
 STOP_MARGIN = 15
 """Seconds that an engine gets beyond its grace to leave by itself."""
 SILENCE = 10
 """Seconds without a word from the engine after which it is said that it is still at it."""
+
+START_LIMIT = 900.0
+"""Seconds that any engine gets until it has answered its first request; the time for the weights comes on top."""
+SLOWEST_LOAD = 20e6
+"""Bytes of weights per second below which a start is given up: slow disks and networks bring more."""
+
+STALL_GRACE = 120.0
+"""Seconds in which an engine may owe an answer and make no progress before it is given up."""
 
 
 class Launcher:
@@ -39,21 +51,54 @@ class Launcher:
         engine: Engine,
         task: Task,
         say: Callable[[str], None],
-        log: TextIO | None = None,
+        log: Sink | None = None,
+        state: State | None = None,
         arrival: Arrival | None = None,
+        *,
+        stall_grace: float = STALL_GRACE,
+        access_log: bool = False,
+        caches: tuple[Path, str] | None = None,
     ) -> None:
-        """`say` hears what the engine is doing; `log` gets every line of its output; `arrival` is of weights still to come."""
+        """`say` hears what the engine is doing; `log` gets every line of its output; `state` is kept up to date.
+
+        `arrival` is of weights still to come. `access_log` has the engine's server print a line for each request, should
+        it be able to. `caches` are the folder below which it keeps what it compiles, and what tells its model from others.
+        """
         self._engine, self._task, self._say, self._log, self._arrival = engine, task, say, log, arrival
+        self.state = state or State()
+        self._stall_grace, self._access_log, self._caches = stall_grace, access_log, caches
         self._machine = read_host()
         self._arrived = False
+        self._page = Page.create()
+        self._client = Client(task.host, task.port, self._page.token)
+        self._watch: Watch | None = None
         self._process: subprocess.Popen[str] | None = None
         self._reader: threading.Thread | None = None
         self._output: deque[str] = deque(maxlen=KEPT_LINES)
-        self._phase, self._said = "", 0.0
+        self._step, self._said, self._made = "", 0.0, time.monotonic()
+
+    @property
+    def deadline(self) -> float:
+        """Seconds that the start may take, in proportion to the weights."""
+        return START_LIMIT + self._task.facts.weight_bytes / SLOWEST_LOAD
 
     def command(self) -> list[str]:
         """The engine's command line."""
         return self._engine.command(self._task, self._machine)
+
+    def condition(self) -> tuple[Condition, int]:
+        """How it is, for the health answers, and how many requests are under way."""
+        watch = self._watch
+        condition = Condition(
+            now=self.state.read(),
+            begun=watch is not None,
+            elapsed=time.monotonic() - self._made,
+            deadline=self.deadline,
+            responsive=watch is None or watch.responsive,
+            silence=watch.silence if watch else 0.0,
+            grace=self._stall_grace,
+        )
+        return condition, self._page.traffic().running
 
     def start(self) -> None:
         """Start the engine. Raises EngineFailed when it is missing and Refused when its port is taken."""
@@ -64,8 +109,9 @@ class Launcher:
             self._task = self._arrival.begin(self._engine, self._task)
         command = self.command()
         arrivals = {ARRIVALS: str(self._task.arrivals)} if self._task.arrivals else {}
-        environment = self._engine.environment(self._machine, os.environ | arrivals)
+        environment = self._engine.environment(self._machine, os.environ | arrivals) | self._place_caches(command)
         self._engine.prepare(self._machine, environment)
+        environment |= {DESCRIPTOR: str(self._page.descriptor), ACCESS_LOG: str(int(self._access_log))}
         self._report(f"starting {self._engine.name} on the {self._machine.device} ({self._machine.cores} cores)")
         self._process = subprocess.Popen(
             command,
@@ -75,50 +121,131 @@ class Launcher:
             text=True,
             errors="replace",
             env=environment,
+            pass_fds=[self._page.descriptor] if self._page.descriptor is not None else [],
             start_new_session=True,  # a Ctrl-C on the terminal is for the launcher, which then drains
             preexec_fn=die_with_parent if sys.platform == "linux" else None,  # noqa: PLW1509 - one call of prctl, no locks
         )
+        self._page.close()
         self._reader = threading.Thread(target=self._read_output, name="engine-output", daemon=True)
         self._reader.start()
 
-    def wait_ready(self, deadline: float) -> None:
-        """Return once a real request was answered. Raises EngineFailed when the engine ends or `deadline` seconds pass."""
-        end = time.monotonic() + deadline
+    def wait_ready(self, deadline: float | None = None) -> None:
+        """Return once a real request was answered.
+
+        Raises EngineFailed when the engine ends or `deadline` seconds (by default its own) pass.
+        """
+        allowed = self.deadline if deadline is None else deadline
+        end = time.monotonic() + allowed
         while time.monotonic() < end:
             self._require_alive()
-            if self._answers("/health") and self._generates():
+            if self._client.answers(self._engine.health_path) and self._generates():
+                self._watch_from_now()
                 return
             if time.monotonic() - self._said > SILENCE:
-                self._report(self._phase if self._phase.startswith("still ") else f"still {self._phase}")
+                self._report(self._step if self._step.startswith("still ") else f"still {self._step}")
             time.sleep(0.2)
+        error = EngineFailed(
+            f"the engine was not ready after {allowed:.0f} s ({self._step})",
+            "run again with --verbose to see what it does",
+            "start-deadline",
+        )
+        self.state.fail(error)
         self.stop(grace=0)
-        raise EngineFailed(f"the engine was not ready after {deadline:.0f} s", "run again with --verbose to see what it does")
+        raise error
 
     def wait(self) -> None:
         """Block while the engine runs; raises EngineFailed when it ends by itself."""
         self._running().wait()
         self._require_alive()
 
-    def stop(self, grace: float | None = None) -> None:
-        """Let the engine finish its requests within `grace` seconds (the task's, by default), then end it for certain."""
+    def stop(self, grace: float | None = None, notice: float = 0.0) -> None:
+        """Let the engine finish its requests within `grace` seconds (the task's, by default), then end it for certain.
+
+        For the first `notice` seconds new requests are still answered, since whoever sends them may not yet know; from
+        then on they are refused.
+        """
         if self._arrival is not None:
             self._arrival.stop()
         process = self._process
         if process is None:
             return
         if process.poll() is None:
-            process.send_signal(signal.SIGTERM)
+            allowed = float(self._task.grace if grace is None else grace)
             try:
-                process.wait((self._task.grace if grace is None else grace) + STOP_MARGIN)
+                left = self._drain(process, allowed, notice)
+                process.send_signal(signal.SIGTERM)
+                process.wait(left + STOP_MARGIN)
             except subprocess.TimeoutExpired:
                 self._say("the engine did not stop in time and is killed")
+            except KeyboardInterrupt:
+                self._say("told so again: stopping at once")
+        if self._watch is not None:
+            self._watch.stop()
         with suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)  # the leader's children, where any are left
         process.wait()
+        self.state.update(phase="stopped")
         if self._reader is not None:
             self._reader.join(5)
             if process.stdout is not None and not self._reader.is_alive():
                 process.stdout.close()
+
+    def stalled(self) -> EngineFailed | None:
+        """Why the engine is given up while it runs, if it is."""
+        silence = self._watch.silence if self._watch else 0.0
+        if silence < self._stall_grace:
+            return None
+        running = self._page.traffic().running
+        return EngineFailed(
+            f"the engine made no progress for {silence:.0f} s with {running} requests under way",
+            "see its output; if it happens again, use another version of the engine, or --stall-grace where it was only slow",
+            "stalled",
+        )
+
+    def _place_caches(self, command: Sequence[str]) -> dict[str, str]:
+        """Where the engine keeps what it compiles; nothing where that cannot be written to, since it can do without."""
+        if self._caches is None:
+            return {}
+        root, model = self._caches
+        own = (str(self._task.model), self._task.host, str(self._task.port))
+        arguments = [word for word in command[1:] if word not in own]
+        engine = (self._engine.name, self._engine.version())
+        try:
+            return place(root, choose_key(engine, self._machine, model, arguments), self._engine.caches)
+        except OSError as error:
+            self._say(f"nothing compiled is kept in {root}: {error.strerror}")
+            return {}
+
+    def _drain(self, process: subprocess.Popen[str], grace: float, notice: float) -> float:
+        """Wait until nobody is being served; returns the seconds that the engine may still take for that by itself."""
+        if self._watch is None or self.stalled():
+            return 0.0
+        self.state.update(phase="draining")
+        if not self._page.attached:
+            time.sleep(notice)
+            return grace
+        self._page.mode = "closing"
+        _pause(notice, lambda: process.poll() is None)
+        self._page.mode = "closed"
+        end, said = time.monotonic() + grace, 0.0
+        time.sleep(min(0.1, grace))  # a request that came in at this moment has counted itself by then
+        while (running := self._page.traffic().running) and time.monotonic() < end:
+            if process.poll() is not None or self.stalled():
+                return 0.0
+            if time.monotonic() - said > SILENCE:
+                said = time.monotonic()
+                self._say(f"draining: {running} requests are under way, {end - said:.0f} s left")
+            time.sleep(0.05)
+        if running:
+            self._say(f"{running} requests did not end within {grace:.0f} s and are cut")
+        return 0.0
+
+    def _watch_from_now(self) -> None:
+        process = self._running()
+        on_cpu = self._machine.device == "cpu"
+        self._watch = Watch(self._engine, self._page, self._client.read, process.pid, on_cpu=on_cpu)
+        self._watch.start()
+        self.state.update(phase="ready", step="")
 
     def _running(self) -> subprocess.Popen[str]:
         if self._process is None:
@@ -134,7 +261,9 @@ class Launcher:
             raise
         if self._running().poll() is not None:
             self.stop()
-            raise self._engine.diagnose(list(self._output))
+            error: LongshoreError = self._engine.diagnose(list(self._output))
+            self.state.fail(error)
+            raise error
 
     def _read_output(self) -> None:
         for line in self._running().stdout or ():
@@ -142,35 +271,20 @@ class Launcher:
             if self._log is not None:
                 self._log.write(line)
                 self._log.flush()
-            if phase := self._engine.phase_of(line):
-                self._report(phase)
+            if self._watch is None and (step := self._engine.phase_of(line)):
+                self._report(step)
 
-    def _report(self, phase: str) -> None:
+    def _report(self, step: str) -> None:
         """Say what the engine is doing, once; engines repeat themselves."""
-        if phase != self._phase or phase.startswith("still "):
-            self._phase, self._said = phase, time.monotonic()
-            self._say(phase)
-
-    def _answers(self, path: str, body: dict[str, object] | None = None, timeout: float = 2) -> bool:
-        """Whether the engine answers a request; that it cannot serve this kind of request (4xx) is an answer too."""
-        address = f"http://{_reachable(self._task.host)}:{self._task.port}{path}"
-        data = json.dumps(body).encode() if body is not None else None
-        request = urllib.request.Request(address, data, {"Content-Type": "application/json"})
-        try:
-            with _DIRECT.open(request, timeout=timeout):
-                return True
-        except urllib.error.HTTPError as error:
-            return error.code < 500
-        except OSError:
-            return False
+        if step != self._step or step.startswith("still "):
+            self._step, self._said = step, time.monotonic()
+            self.state.update(step=step, **({"phase": "loading"} if step.startswith("loading ") else {}))
+            self._say(step)
 
     def _generates(self) -> bool:
-        """One token through the whole engine: `/health` alone also says 200 when the core is stuck (vllm#39863)."""
-        return self._answers("/v1/completions", {"model": self._task.name, "prompt": "Hi", "max_tokens": 1}, timeout=60)
-
-
-_DIRECT = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-"""Asks without a proxy, whatever the environment says: the engine is on this machine."""
+        """One token through the whole engine: its health alone also says 200 when the core is stuck (vllm#39863)."""
+        body: dict[str, object] = {"model": self._task.name, "prompt": "Hi", "max_tokens": 1}
+        return self._client.answers("/v1/completions", body, timeout=60)
 
 
 def require_free_port(host: str, port: int) -> None:
@@ -190,5 +304,7 @@ def choose_port() -> int:
         return port
 
 
-def _reachable(host: str) -> str:
-    return "127.0.0.1" if host in ("0.0.0.0", "::", "") else host
+def _pause(seconds: float, while_true: Callable[[], bool]) -> None:
+    end = time.monotonic() + seconds
+    while time.monotonic() < end and while_true():
+        time.sleep(max(0.0, min(0.1, end - time.monotonic())))

@@ -16,6 +16,8 @@ from longshore_runtime.manifest import Manifest, ModelFacts
 from longshore_runtime.pull.mode import MODE, READONLY
 from longshore_runtime.pull.sources import SOURCES
 from longshore_runtime.serve.__main__ import build_parser
+from longshore_runtime.serve.health import JUDGES
+from longshore_runtime.serve.launcher import STOP_MARGIN
 
 DIGEST = "0123456789abcdef" * 4
 ROOT = Path(__file__).parents[3]
@@ -83,6 +85,22 @@ def test_an_adapter_is_pulled_into_its_base_and_served_with_it() -> None:
     assert (options.served_model_name, rest) == ("llama3", [])
     folder = "/mnt/models/.longshore/adapters"
     assert options.adapter == [("team/sql", f"{folder}/team_sql"), ("chat", f"{folder}/chat")]
+
+
+def test_probes_ask_the_launcher_and_the_pod_is_left_the_time_to_drain() -> None:
+    runtime, _, service = render()
+    container = runtime["spec"]["containers"][0]
+    options, _ = build_parser().parse_known_args([*container["args"], "--served-model-name=m"])
+    for probe, path in (("startupProbe", "/startupz"), ("readinessProbe", "/readyz"), ("livenessProbe", "/livez")):
+        assert container[probe]["httpGet"] == {"path": path, "port": options.health_port}
+        assert path in JUDGES
+        assert "initialDelaySeconds" not in container[probe]
+    assert container["startupProbe"]["periodSeconds"] == 1
+    assert container["ports"][0]["containerPort"] == options.port, "KServe sends traffic to the first port"
+    spec = service["spec"]["predictor"]
+    assert spec["terminationGracePeriodSeconds"] > options.notice + options.grace + STOP_MARGIN
+    assert spec["enableServiceLinks"] is False
+    assert options.log_format == "json"
 
 
 def test_the_storage_container_fits_kserves_contract() -> None:

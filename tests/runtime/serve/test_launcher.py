@@ -57,9 +57,9 @@ def test_ready_means_that_a_request_was_answered(started: Started) -> None:
 
 @pytest.mark.parametrize("started", ["stuck"], indirect=True)
 def test_an_engine_that_is_healthy_but_answers_nothing_is_not_ready(started: Started, monkeypatch: pytest.MonkeyPatch) -> None:
-    answers = started.launcher._answers
+    answers = started.launcher._client.answers
     monkeypatch.setattr(
-        started.launcher, "_answers", lambda path, body=None, timeout=1.0: answers(path, body, min(timeout, 1.0))
+        started.launcher._client, "answers", lambda path, body=None, timeout=1.0: answers(path, body, min(timeout, 1.0))
     )
     started.launcher.start()
     with pytest.raises(EngineFailed, match="was not ready after 4 s"):
@@ -128,6 +128,20 @@ def test_a_port_in_use_is_refused() -> None:
     started = Started("well")
     with socket.create_server(("127.0.0.1", started.port)), pytest.raises(Refused, match=f"port {started.port} on 127.0.0.1"):
         started.launcher.start()
+
+
+def test_what_the_engine_compiles_is_kept_where_it_may_be(tmp_path: Path) -> None:
+    task = Task(tmp_path, "m", ModelFacts(), "127.0.0.1", choose_port(), 5)
+    said: list[str] = []
+    for folder in (tmp_path / "cache", tmp_path / "file"):
+        (tmp_path / "file").touch()
+        launcher = Launcher(TestEngine("well"), task, said.append, caches=(folder, "digest"))
+        try:
+            launcher.start()
+        finally:
+            launcher.stop(grace=0)
+    assert [path.name for path in (tmp_path / "cache").glob("testengine-*/*")] == ["cache"]
+    assert f"nothing compiled is kept in {tmp_path / 'file'}: Not a directory" in said
 
 
 ORPHAN = """

@@ -140,57 +140,6 @@ def test_the_environment_is_offline_and_without_credentials() -> None:
     assert "VLLM_ENABLE_V1_MULTIPROCESSING" not in VLLM().environment(GPU_ALONE, inherited)
 
 
-PREFIX = "(Worker pid=9113) ERROR 11-21 09:55:22 [multiproc_executor.py:953] "
-
-
-@pytest.mark.parametrize(
-    ("output", "message"),
-    [
-        (
-            [
-                "pydantic_core._pydantic_core.ValidationError: 1 validation error for ModelConfig",
-                "  Value error, Model architectures ['FancyNewForCausalLM'] are not supported for now. They are: A",
-            ],
-            "vLLM refused the model: it does not support the architecture 'FancyNewForCausalLM'; serve it with",
-        ),
-        (
-            ["The checkpoint you are trying to load has model type `fancynew` but Transformers does not recognize this"],
-            "its Transformers library does not know the model type 'fancynew'",
-        ),
-        (
-            [
-                PREFIX + "    raise ValueError(",
-                PREFIX + "ValueError: Following weights were not initialized from checkpoint: {'layers.30.a', 'layers.30.b'}",
-                "RuntimeError: Engine core initialization failed. See root cause above.",
-            ],
-            "the weights lack 'layers.30.a' and perhaps more; config.json and the weights do not belong together",
-        ),
-        (["api_server.py: error: unrecognized arguments: --bogus 1"], "it does not know the argument --bogus 1"),
-        (["torch.OutOfMemoryError: CUDA out of memory. Tried"], "the device's memory is too small"),
-        (["OSError: [Errno 98] Address already in use"], "its port is in use"),
-        (
-            [
-                "Traceback (most recent call last):",
-                PREFIX + "KeyError: 'strange'",
-                "RuntimeError: Engine core initialization failed.",
-            ],
-            "vLLM ended: 'strange'",
-        ),
-        (
-            ["x.StrictDataclassError: Class validation error for validator 'v':", "    ValueError: hidden size is wrong."],
-            "vLLM ended: Class validation error for validator 'v': ValueError: hidden size is wrong.",
-        ),
-        (["last words", ""], "vLLM ended: last words"),
-        ([], "vLLM ended: it said nothing"),
-    ],
-)
-def test_last_words_become_one_sentence(output: list[str], message: str) -> None:
-    error = VLLM().diagnose(output)
-    assert message in str(error)
-    assert "\n" not in str(error)
-    assert error.hint
-
-
 @pytest.mark.parametrize(
     ("line", "phase"),
     [
@@ -245,3 +194,22 @@ def test_the_ranks_are_the_engines() -> None:
     assert spec.origin
     source = (Path(spec.origin).parent / "config/lora.py").read_text()
     assert f"MaxLoRARanks = Literal[{', '.join(map(str, LORA_RANKS))}]" in source
+
+
+METRICS = """
+# HELP vllm:num_requests_running Number of requests in model execution batches.
+vllm:num_requests_running{engine="0",model_name="m"} 3.0
+vllm:num_requests_running{engine="1",model_name="m"} 1.0
+vllm:num_requests_waiting{engine="0",model_name="m"} 2.0
+vllm:request_success_total{engine="0",finished_reason="stop",model_name="m"} 5.0
+vllm:request_success_total{engine="0",finished_reason="length",model_name="m"} 2.0
+vllm:iteration_tokens_total_bucket{engine="0",le="1.0",model_name="m"} 7.0
+vllm:iteration_tokens_total_count{engine="0",model_name="m"} 40.0
+vllm:kv_cache_usage_perc{engine="0",model_name="m"} 0.25
+"""
+
+
+def test_metrics_tell_what_the_core_has_done() -> None:
+    found = VLLM().read_figures(METRICS)
+    assert (found.owed, found.ended) == (6, 7)
+    assert found.progress == (4, 2, 40, 0, 0, 0, 0.25)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from longshore_runtime.errors import EngineFailed
 from longshore_runtime.manifest import ModelFacts
@@ -44,13 +44,31 @@ class Task:
     arrivals: Path | None = None
 
 
+class Figures(NamedTuple):
+    """What an engine's own counters say: requests it has, requests that have ended, and what only its work changes."""
+
+    owed: int = 0
+    ended: int = 0
+    progress: tuple[float, ...] = ()
+
+
 class Engine(Protocol):
-    """An inference server that speaks the OpenAI API."""
+    """An inference server that speaks the OpenAI API. `health_path` and `metrics_path` are asked with GET.
+
+    `caches` are the environment variables that say where it keeps what it compiles, each with a folder's name.
+    """
 
     name: str
+    health_path: str
+    metrics_path: str
+    caches: Mapping[str, str]
 
     def require(self) -> None:
         """Raise EngineFailed, saying how to install it, when the engine is not on this machine."""
+        ...
+
+    def version(self) -> str:
+        """The version that is installed."""
         ...
 
     def support(self) -> Support:
@@ -79,6 +97,10 @@ class Engine(Protocol):
 
     def phase_of(self, line: str) -> str | None:
         """What the engine is doing, when a line of its output tells."""
+        ...
+
+    def read_figures(self, metrics: str) -> Figures:
+        """What the engine's metrics, as it exposes them, say of its work."""
         ...
 
     def diagnose(self, output: Sequence[str]) -> EngineFailed:

