@@ -107,15 +107,7 @@ def serving_runtime(images: str) -> Object:
         name="kserve-container",
         image=f"{images}/runtime:{__version__}",
         command=["python3", "-m", "longshore_runtime.serve"],
-        args=[
-            f"--model-dir={MODEL_FOLDER}",
-            "--host=0.0.0.0",
-            f"--port={PORT}",
-            f"--health-port={HEALTH_PORT}",
-            f"--grace={GRACE}",
-            f"--notice={NOTICE}",
-            "--log-format=json",
-        ],
+        args=_launcher_options(),
         ports=[k8s.V1ContainerPort(name="http1", container_port=PORT, protocol="TCP")],
         env=[k8s.V1EnvVar(name=name, value=value) for name, value in _writable_homes().items()],
         # Each second that a ready engine is not noticed is a second of the cold start.
@@ -275,6 +267,11 @@ def _pod_notes(workload: str) -> list[Any]:
     paths = {variable: f"metadata.annotations['{annotation}']" for variable, annotation in PULL_ANNOTATIONS.items()}
     sources = {name: k8s.V1ObjectFieldSelector(field_path=path) for name, path in paths.items()}
     return [k8s.V1EnvVar(name=name, value_from=k8s.V1EnvVarSource(field_ref=found)) for name, found in sources.items()]
+
+
+def _launcher_options() -> list[str]:
+    where = [f"--model-dir={MODEL_FOLDER}", "--host=0.0.0.0", f"--port={PORT}", f"--health-port={HEALTH_PORT}"]
+    return [*where, f"--grace={GRACE}", f"--notice={NOTICE}", "--log-format=json"]
 
 
 def _probe(path: str, every: int, failures: int) -> Any:
