@@ -27,6 +27,15 @@ def pytest_configure() -> None:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+@pytest.fixture(scope="session", autouse=True)
+def engine_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """What vLLM finds out about its model classes (11 s each time), kept between the tests as a user's home keeps it."""
+    with pytest.MonkeyPatch.context() as patch:
+        folder = tmp_path_factory.mktemp("vllm")
+        patch.setenv("VLLM_CACHE_ROOT", str(folder))
+        yield folder
+
+
 def pytest_collection_finish(session: pytest.Session) -> None:
     """Build what the S3 tests need before the first test, whose time limit should not count it."""
     used = {name for item in session.items for name in getattr(item, "fixturenames", ())}

@@ -21,6 +21,10 @@ import pytest
 import yaml
 
 from longshore import Registry
+from longshore_runtime.pull.sources.file import FileSource
+from longshore_runtime.serve.fit.memory import Batch, lay_out
+from longshore_runtime.serve.fit.parallel import Split
+from longshore_runtime.serve.fit.reading import read_geometry
 from longshore_runtime.serve.logs import read_words
 from support.command import CommandLine, Outcome
 from support.models import make_model
@@ -130,18 +134,30 @@ def _an_answer_under_way_is_finished(address: str, process: subprocess.Popen[str
 
 def test_a_prompt_is_answered_once_with_what_a_pod_would_run(longshore: CommandLine, smollm2: Path, tmp_path: Path) -> None:
     serve = tmp_path / "serve.yaml"
-    serve.write_text("arguments: [--max-model-len=1024]\n")
+    serve.write_text("arguments: [--max-model-len=4096]\n")
     assert longshore("push", smollm2, "smollm2:1", "--alias", "prod", "--serve", serve).code == 0
-    done = longshore("run", "smollm2@prod", "--prompt", QUESTION, "--verbose", timeout=300)
+    cache = 256 * 1024**2
+    options = ["--verbose", "--", f"--kv-cache-memory-bytes={cache}"]
+    done = longshore("run", "smollm2@prod", "--prompt", QUESTION, *options, timeout=300)
     assert done.code == 0, done.err
     assert "Paris" in done.out
-    assert "Using max model len 1024" in done.err, "the version's own arguments did not reach the engine"
+    assert "Using max model len 4096" in done.err, "the version's own arguments did not reach the engine"
     for told in (
         r"verified as sha256:[0-9a-f]{64}",
         r"loading weights: 3/3 shards",
         r"\d+ tokens in .* s: first after .*tokens/s",
     ):
         assert re.search(told, done.err), told
+    _the_engines_cache_is_as_large_as_the_fit_says(done.err, smollm2, cache, 4096)
+
+
+def _the_engines_cache_is_as_large_as_the_fit_says(log: str, model: Path, cache: int, context: int) -> None:
+    reported = re.search(r"KV cache size: ([\d,]+) tokens, Maximum concurrency for 4,096 tokens per request: ([\d.]+)x", log)
+    assert reported, log
+    pool = lay_out(read_geometry(FileSource(model.as_uri())), Split(), Batch(2048, 128))
+    assert pool
+    assert pool.tokens(cache, context) == pytest.approx(int(reported[1].replace(",", "")), rel=0.05)
+    assert pool.sequences(cache, context) == pytest.approx(float(reported[2]), rel=0.05)
 
 
 def test_ctrl_c_while_the_engine_starts_ends_it(longshore: CommandLine, smollm2: Path) -> None:
