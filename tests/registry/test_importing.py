@@ -118,7 +118,7 @@ def test_an_import_that_was_cut_short_goes_on_where_it_was(
             registry.push("hf://org/m", "m:1")
     assert len(staged(registry)) == 2 * len(files)
     hub.asked.clear()
-    pushed = registry.push("hf://org/m", "m:1")
+    pushed = registry.push("hf://org/m", "m:1", check=False)
     assert fetched(hub) <= 4, "only the headers are read again"
     assert (pushed.created, pushed.sent) == (True, 0)
     assert registry.verify("m:1") == []
@@ -158,11 +158,11 @@ def test_what_lies_in_a_bucket_is_copied_by_the_store(registry: Registry, files:
 
 def test_a_version_of_another_registry_keeps_its_digests(registry: Registry, model: Path, tmp_path: Path) -> None:
     other = Registry((tmp_path / "other").as_uri())
-    origin = other.push(model, "n:7", serving=Serving(arguments=("--x",))).version
+    origin = other.push(model, "n:7", serving=Serving(arguments=("--enforce-eager",))).version
     pushed = registry.push(origin.uri, "m")
     manifest = registry.manifest(pushed.version)
     assert manifest.files == other.manifest(origin).files
-    assert manifest.serving.arguments == ("--x",)
+    assert manifest.serving.arguments == ("--enforce-eager",)
     assert manifest.source
     assert manifest.source.revision == f"sha256:{origin.digest}"
     assert registry.verify("m:1") == []

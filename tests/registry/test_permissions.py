@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -10,7 +12,9 @@ import pytest
 from conftest import use_server
 from longshore import Registry
 from longshore.permissions import ROLES, make_policy
+from longshore.signing import Signer, sign
 from longshore_runtime.errors import LongshoreError, StoreFailed
+from support.keys import make_pair
 from support.models import make_model
 from support.servers import S3Server
 
@@ -99,6 +103,68 @@ def test_a_keeper_deletes_and_collects(minio_bucket: S3Server, monkeypatch: pyte
         lambda: registry._store.delete(["m/versions/1.json"]),
     )
     assert registry.verify("m@prod") == []
+
+
+def collect(registry: Registry, model: str) -> bool:
+    collector, found = registry.find_garbage(model, grace=0)
+    return all(registry.collect(collector, garbage) for garbage in found if garbage.kind == "tree")
+
+
+READS: dict[str, Callable[[Registry, str, Path], object]] = {
+    "resolve": lambda registry, m, _: registry.resolve(f"{m}@prod"),
+    "list": lambda registry, m, _: (registry.versions(m), registry.aliases(m), registry.deleted(m)),
+    "show": lambda registry, m, _: registry.manifest(registry.resolve(f"{m}:1")),
+    "history": lambda registry, m, _: list(registry.history(m, "prod")),
+    "log": lambda registry, m, _: list(registry.log(m)),
+    "signatures": lambda registry, m, _: list(registry.signatures(registry.resolve(f"{m}:1"))),
+    "account": lambda registry, m, _: registry.account(registry.resolve(f"{m}:1")),
+    "verify": lambda registry, m, _: registry.verify(f"{m}:1"),
+    "pull": lambda registry, m, work: registry.pull(f"{m}:1", work / registry._identity),
+}
+PUSHES: dict[str, Callable[[Registry, str, Path], object]] = {
+    "push": lambda registry, m, work: registry.push(work / "new", f"{m}:new"),
+    "push next": lambda registry, m, work: registry.push(work / "next", m),
+    "import": lambda registry, m, work: registry.push(f"{registry.uri}/plain", f"{m}:imported"),
+    "copy": lambda registry, m, work: Registry((work / "other").as_uri()).copy(f"{m}:9", registry),
+    "sign": lambda registry, m, work: sign(registry, f"{m}:1", Signer(work / "keys/ours.pem")),
+}
+DEPLOYS: dict[str, Callable[[Registry, str, Path], object]] = {
+    "alias": lambda registry, m, _: registry.promote(m, "canary", "1"),
+    "rollback": lambda registry, m, _: registry.rollback(m, "prod"),
+    "protect": lambda registry, m, _: registry.protect(m, "prod"),
+}
+KEEPS: dict[str, Callable[[Registry, str, Path], object]] = {
+    "delete": lambda registry, m, _: registry.delete(f"{m}:3"),
+    "undelete": lambda registry, m, _: registry.undelete(f"{m}:4"),
+    "gc": lambda registry, m, _: collect(registry, m),
+}
+MAY = {"reader": READS, "pusher": READS | PUSHES, "deployer": READS | DEPLOYS, "keeper": READS | KEEPS}
+
+
+@pytest.mark.parametrize("role", ROLES)
+def test_each_role_may_do_what_it_is_for_and_nothing_else(
+    role: str, minio_bucket: S3Server, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    m, master = f"of-{role}", Registry(ROOT)
+    for seed, label in enumerate("12345"):
+        master.push(make_model(tmp_path / label, seed=seed, shards=1, elements=64), f"{m}:{label}")
+    for label in "12":
+        master.promote(m, "prod", label)
+    for label in "45":
+        master.delete(f"{m}:{label}")
+    for seed, name in enumerate(("new", "next", "plain", "nine"), start=10):
+        make_model(tmp_path / name, seed=seed, shards=1, elements=64)
+    for path in (tmp_path / "plain").iterdir():
+        minio_bucket.client().upload_file(str(path), "policies", f"team/plain/{path.name}")
+    Registry((tmp_path / "other").as_uri()).push(tmp_path / "nine", f"{m}:9")
+    make_pair(tmp_path / "keys", "ours")
+    registry = become(role, minio_bucket, monkeypatch)
+    for name, act in (READS | PUSHES | DEPLOYS | KEEPS).items():
+        if name in MAY[role]:
+            act(registry, m, tmp_path)
+        else:
+            refused(registry, partial(act, registry, m, tmp_path))
+    assert registry.verify(f"{m}@prod") == []
 
 
 def test_a_folder_and_an_unknown_role_have_no_policy() -> None:

@@ -8,7 +8,7 @@ from longshore.check.findings import Finding
 from longshore.check.inspection import check
 from longshore.importing import ChosenFiles
 from longshore_runtime.addresses import redact
-from longshore_runtime.errors import InvalidModel
+from longshore_runtime.errors import InvalidModel, NotFound
 from longshore_runtime.manifest import Serving
 from longshore_runtime.progress import Progress
 from longshore_runtime.pull.patterns import Patterns
@@ -30,9 +30,14 @@ def require_servable(
     if local and not Path(origin).is_dir():
         return ()  # the push says what is wrong with it
     source = open_source(Path(origin).resolve().as_uri() if local else address)
-    if serving is None and not local and (manifest := read_manifest(source, source.digest)):
-        serving = manifest.serving
-    report = check(ChosenFiles(source, patterns), serving, base=open_source(base) if base else None)
+    if not local and (manifest := read_manifest(source, source.digest)):
+        if patterns:
+            return ()  # the push says that a version is pushed whole
+        serving = serving or manifest.serving
+    try:
+        report = check(ChosenFiles(source, patterns), serving, base=open_source(base) if base else None)
+    except NotFound:
+        return ()  # the push says what is missing
     warnings, name = report.of("warning"), redact(address)
     for finding in warnings:
         progress.say(f"warning: {finding} ({finding.code}); {finding.advice}")
