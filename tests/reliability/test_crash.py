@@ -31,7 +31,7 @@ def crash(*arguments: str | int | Path, timeout: float, **environment: str) -> i
 @pytest.mark.timeout(3600 if FULL else 120)
 def test_a_kill_at_any_call_on_the_file_system_leaves_everything_whole(tmp_path: Path) -> None:
     points = crash("file", tmp_path, 1 if FULL else 29, "all", timeout=3500 if FULL else 110)
-    assert points >= (500 if FULL else 15)
+    assert points >= (550 if FULL else 15)  # 564 counted
 
 
 @pytest.mark.timeout(7200 if FULL else 120)
@@ -44,4 +44,4 @@ def test_a_kill_at_any_request_to_a_server_leaves_everything_whole(tmp_path: Pat
         sample = (1, "all") if FULL else (37, "push,gc")
         place = ("crash", server.folder.parent)
         points = crash("s3", folder, *sample, *place, timeout=7100 if FULL else 110, **server.environment)
-    assert points >= (400 if FULL else 2)
+    assert points >= (520 if FULL else 2)  # 536 counted
