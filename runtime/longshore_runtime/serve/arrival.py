@@ -58,7 +58,11 @@ class Arrival:
         if not waits:
             self._meter.say(f"{engine.name} is started when all of them are there")
         while True:
-            told = self.check()
+            try:
+                told = self.check()
+            except LongshoreError:
+                self.stop()
+                raise
             if told.verdict or (waits and told.preview):
                 return replace(task, model=Path(told.preview or task.model), arrivals=told.place if waits else None)
             time.sleep(_INTERVAL)
@@ -70,7 +74,7 @@ class Arrival:
                 raise RuntimeError("begin() comes first")
             ended = self._process.poll()
             told = self._told.update()
-        self._note(told)
+            self._note(told)
         if told.error is not None:
             raise StoreFailed(told.error, told.hint)
         if ended is not None and told.verdict is None:
