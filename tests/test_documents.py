@@ -13,7 +13,7 @@ from longshore import Registry
 from longshore.cli import COMMANDS
 from support.command import CommandLine
 from support.documents import Example, blocks, examples, matches
-from support.models import make_model
+from support.models import make_adapter, make_model
 
 ROOT = Path(__file__).parents[1]
 DOCUMENTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", *(ROOT / "docs").glob("*.md")]
@@ -54,6 +54,17 @@ def test_the_initializers_commands_print_what_the_caches_page_shows(
         command = example.command.replace("file:///models/m/trees/…", uri)
         shown = tuple(line.replace("file:///models", (tmp_path / "models").as_uri()) for line in example.shown)
         Example(command, shown).check(longshore, tmp_path)
+
+
+def test_the_adapters_commands_print_what_their_page_shows(longshore: CommandLine, tmp_path: Path) -> None:
+    base = make_model(tmp_path / "llama")
+    for seed, name in enumerate(("llama-sql", "llama-chat")):
+        make_adapter(tmp_path / name, base, seed=seed)
+    found = list(examples(ROOT / "docs/adapters.md"))
+    assert len(found) == 10
+    for example in found:
+        command = example.command.replace("file:///srv/models", (tmp_path / "other").as_uri())
+        Example(command, example.shown).check(longshore, tmp_path)
 
 
 def test_the_readmes_python_runs(tmp_path: Path, smollm2: Path) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,7 +17,7 @@ from longshore.cluster import Cluster as Client
 from longshore_runtime.errors import EngineFailed
 from support.command import CommandLine
 from support.documents import Example, examples
-from support.models import make_model
+from support.models import make_adapter, make_model
 from support.servers import S3Server
 from testbed.cluster import Cluster, eventually
 from testbed.fake_prometheus import FakePrometheus
@@ -96,6 +98,39 @@ def test_the_cache_and_the_keys_reach_the_pod(longshore: CommandLine, control_pl
     assert told["LONGSHORE_SIGNATURES"] == "require"
     assert initializer["securityContext"]["runAsUser"] == 0
     assert initializer["securityContext"]["capabilities"] == {"drop": ["ALL"]}
+
+
+def test_an_adapter_comes_up_with_its_base_in_one_pod(
+    longshore: CommandLine, control_plane: Cluster, namespace: str, tmp_path: Path
+) -> None:
+    """KServe gives the initializer both addresses; what the pod's two programs are told is run here."""
+    adapter = make_adapter(tmp_path / "adapter", tmp_path / "model")
+    pushed = longshore("push", adapter, "team/sql:1", "--base", "m@prod", "--json")
+    base, own = longshore("show", "m:1", "--json").json["uri"], pushed.json["version"]["uri"]
+    options = ("-n", namespace, "--gpus", "0", "--cache", "/srv/cache")
+    done = longshore("deploy", "team/sql:1", *options, "--json", timeout=120)
+    assert (done.code, done.json["state"]["reference"]) == (0, "team/sql:1"), done.err
+    *_, service = yaml.safe_load_all(longshore("render", "team/sql:1", *options).out)
+    assert is_part(service, control_plane.read("-n", namespace, "inferenceservice", service["metadata"]["name"]))
+
+    (pod,) = control_plane.read("-n", namespace, "pods")["items"]
+    (initializer,), (engine,) = pod["spec"]["initContainers"], pod["spec"]["containers"]
+    assert initializer["args"] == [base, "/mnt/models", own, "/mnt/models/.longshore/adapters/team_sql"]
+    for container in (initializer, engine):
+        assert {"/mnt/models", "/var/cache/longshore"} <= {mount["mountPath"] for mount in container["volumeMounts"]}
+    for container, expected in ((initializer, '"verified": "digest"'), (engine, "--lora-modules team/sql=")):
+        command = [
+            argument.replace("/mnt/models", str(tmp_path / "mnt")) for argument in container["command"] + container["args"]
+        ]
+        command[0] = sys.executable
+        if container is engine:
+            command.append("--print-command")
+        said = subprocess.run(command, env=longshore.environ(), capture_output=True, text=True, check=True)
+        assert expected in said.stdout, said.stderr
+
+    context = control_plane.kubectl("config", "current-context").strip()
+    assert "is served by" in longshore("delete", "m:1", "--context", context).error, "as the base of the adapter"
+    assert longshore("undeploy", "team/sql:1", "-n", namespace).code == 0
 
 
 def test_a_version_that_is_served_is_not_deleted(longshore: CommandLine, control_plane: Cluster, namespace: str) -> None:

@@ -225,6 +225,7 @@ def inference_service(served: Composition, placement: Placement) -> Object:
                 namespace=placement.namespace,
                 labels=labels,
                 annotations=({"longshore.dev/adapters": _describe(served.adapters)} if folders else {})
+                | ({"longshore.dev/base": _describe([served.base])} if version != served.base else {})
                 | {
                     "longshore.dev/reference": version.reference,
                     "longshore.dev/digest": f"sha256:{version.digest}",
@@ -246,8 +247,8 @@ def _storage_uris(folders: Mapping[Version, str]) -> list[Any]:
     return [kserve.V1beta1StorageUri(uri=part.uri, mount_path=folder) for part, folder in folders.items()]
 
 
-def _describe(adapters: Sequence[Version]) -> str:
-    return ", ".join(f"{adapter.reference} sha256:{adapter.digest}" for adapter in adapters)
+def _describe(versions: Sequence[Version]) -> str:
+    return ", ".join(f"{version.reference} sha256:{version.digest}" for version in versions)
 
 
 def _resources(manifest: Manifest, gpus: int) -> Any:
