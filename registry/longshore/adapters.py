@@ -45,11 +45,16 @@ class Composition:
         return (self.base, *self.adapters)
 
 
-def pull_together(base: Part, adapters: Sequence[Part], folder: Path, progress: Progress) -> list[Verdict]:
-    """Bring a base into a folder, and each of its adapters into the one there that is its own; every byte verified."""
+def pull_together(
+    base: Part, adapters: Sequence[Part], folder: Path, progress: Progress, max_rate: int | None = None
+) -> list[Verdict]:
+    """Bring a base into a folder, and each of its adapters into the one there that is its own; every byte verified.
+
+    `max_rate` are the bytes per second that are taken at most.
+    """
     places = [folder, *(folder / paths.adapter_folder(adapter.name) for adapter in adapters)]
     return [
-        pull(part.uri, place, progress, part.digest, others=[other for other in places if other != place])
+        pull(part.uri, place, progress, part.digest, others=[other for other in places if other != place], max_rate=max_rate)
         for part, place in zip((base, *adapters), places, strict=True)
     ]
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 from longshore_runtime.errors import LongshoreError
-from longshore_runtime.s3 import split_uri
+from longshore_runtime.s3_settings import split_uri
 
 _COMMITS = (".longshore/*", "*/events/*")
 """What every role that commits writes: the proof that the store refuses to overwrite, and the log."""

@@ -28,7 +28,7 @@ def mounted_bundle(environment: Mapping[str, str] = os.environ) -> Path | None:
 def trusted_certificates(environment: Mapping[str, str] = os.environ) -> ssl.SSLContext:
     """A client's context. What KServe mounts is trusted beside the machine's own, what the environment names instead of it."""
     named = environment.get("REQUESTS_CA_BUNDLE") or environment.get("SSL_CERT_FILE")
-    bundles = [Path(named)] if named else _machine_bundles()
+    bundles = [Path(named)] if named else machine_bundles()
     if mounted := mounted_bundle(environment):
         bundles.append(mounted)
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
@@ -43,7 +43,7 @@ def trusted_certificates(environment: Mapping[str, str] = os.environ) -> ssl.SSL
     return context
 
 
-def _machine_bundles() -> list[Path]:
+def machine_bundles() -> list[Path]:
     """Mozilla's bundle that botocore brings: images without certificates of their own need one."""
     if (found := importlib.util.find_spec("botocore")) is None or not found.origin:
         return []

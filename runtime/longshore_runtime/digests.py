@@ -10,12 +10,15 @@ import hashlib
 import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Literal, Protocol
 
 from blake3 import blake3
 
 from longshore_runtime.errors import Refused
+
+_CRC64_POLYNOMIAL, _CRC64_ONES = 0x9A6C9329AC4BC9B5, 2**64 - 1
 
 
 @dataclass(frozen=True)
@@ -67,6 +70,24 @@ class Checksum:
 def digest_bytes(data: bytes) -> str:
     """The SHA-256 of `data` in hex."""
     return hashlib.sha256(data).hexdigest()
+
+
+def crc64nvme(data: bytes) -> int:
+    """CRC-64/NVME, which S3 keeps of every object. Ten megabytes a second: for small documents."""
+    table, crc = _crc64_table(), _CRC64_ONES
+    for byte in data:
+        crc = table[(crc ^ byte) & 0xFF] ^ (crc >> 8)
+    return crc ^ _CRC64_ONES
+
+
+@cache
+def _crc64_table() -> tuple[int, ...]:
+    table = []
+    for value in range(256):
+        for _ in range(8):
+            value = (value >> 1) ^ (_CRC64_POLYNOMIAL if value & 1 else 0)  # noqa: PLW2901
+        table.append(value)
+    return tuple(table)
 
 
 def digest_chunk(data: bytes | bytearray | memoryview) -> str:

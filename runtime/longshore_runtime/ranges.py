@@ -19,9 +19,8 @@ from urllib.parse import urlsplit
 CONNECT = 10.0
 """Seconds for a connection to be made, and for TLS to be agreed upon."""
 PATIENCE = 20.0
-"""Seconds without a byte after which a range is given up, so that it can be started anew; doubled each time it happens."""
+"""Seconds without a byte after which a range is given up, so that it can be started anew; doubled after that, twice at most."""
 
-_MOST_PATIENCE = 4 * PATIENCE
 _HEAD = 16 * 1024
 _PIECE = 1024 * 1024
 _PORTS = {"http": 80, "https": 443}
@@ -39,11 +38,12 @@ class _Origin(NamedTuple):
 class RangeReader:
     """Reads ranges from any number of servers. Thread-safe; makes as many connections as there are calls at once."""
 
-    def __init__(self, trust: Callable[[], ssl.SSLContext], check: Check | None = None) -> None:
+    def __init__(self, trust: Callable[[], ssl.SSLContext], check: Check | None = None, patience: float | None = None) -> None:
         self._trust, self._check = trust, check
         self._idle: dict[_Origin, list[socket.socket]] = {}
         self._context: ssl.SSLContext | None = None
-        self._patience, self._lock = PATIENCE, threading.Lock()
+        self._patience, self._lock = PATIENCE if patience is None else patience, threading.Lock()
+        self._most_patience = 4 * self._patience
 
     def read_into(self, url: str, headers: Mapping[str, str], offset: int, buffer: memoryview) -> int | None:
         """Fill `buffer` with the bytes from `offset`; returns how many came, fewer only where the answer broke off.
@@ -75,7 +75,7 @@ class RangeReader:
             keep = stays and filled == length
             return filled
         except (BlockingIOError, TimeoutError) as error:
-            self._patience = min(2 * self._patience, _MOST_PATIENCE)
+            self._patience = min(2 * self._patience, self._most_patience)
             raise TimeoutError("no byte came for too long") from error
         finally:
             if keep:

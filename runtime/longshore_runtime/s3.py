@@ -21,9 +21,8 @@ from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError, EndpointConnectionError, NoCredentialsError
 from botocore.utils import parse_timestamp
 
-from longshore_runtime.addresses import redact
 from longshore_runtime.errors import Interrupted, LongshoreError, NotFound, StoreFailed
-from longshore_runtime.s3_settings import S3Settings, read_s3_settings
+from longshore_runtime.s3_settings import S3Settings, read_s3_settings, split_uri
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
@@ -38,16 +37,6 @@ DAMAGED = frozenset(
 _ABSENT = {"404", "NoSuchKey", "NotFound"}
 _DENIED = {"403", "AccessDenied", "Forbidden", "AllAccessDisabled"}
 _CREDENTIALS = {"InvalidAccessKeyId", "SignatureDoesNotMatch", "ExpiredToken", "InvalidToken", "RequestTimeTooSkewed"}
-
-
-def split_uri(uri: str) -> tuple[str, str]:
-    """Bucket and key (no slash at either end) of an `s3://` URI."""
-    parts = urlsplit(uri)
-    if parts.scheme != "s3" or not parts.netloc or "@" in parts.netloc or parts.query or parts.fragment:
-        raise LongshoreError(
-            f"{redact(uri)} is not an S3 address", "write s3://BUCKET/PREFIX, with credentials in the environment"
-        )
-    return parts.netloc, parts.path.strip("/")
 
 
 class S3Folder:

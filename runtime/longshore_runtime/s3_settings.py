@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+from longshore_runtime.addresses import redact
 from longshore_runtime.certificates import mounted_bundle
 from longshore_runtime.errors import LongshoreError, StoreFailed
 
@@ -69,6 +70,16 @@ def read_s3_settings(environment: Mapping[str, str] = os.environ) -> S3Settings:
         read_timeout=_read_count(known, "S3_READ_TIMEOUT", S3Settings.read_timeout),
         attempts=_read_count(known, "S3_MAX_ATTEMPTS", S3Settings.attempts),
     )
+
+
+def split_uri(uri: str) -> tuple[str, str]:
+    """Bucket and key (no slash at either end) of an `s3://` URI."""
+    parts = urlsplit(uri)
+    if parts.scheme != "s3" or not parts.netloc or "@" in parts.netloc or parts.query or parts.fragment:
+        raise LongshoreError(
+            f"{redact(uri)} is not an S3 address", "write s3://BUCKET/PREFIX, with credentials in the environment"
+        )
+    return parts.netloc, parts.path.strip("/")
 
 
 def _read_storage_config(environment: Mapping[str, str]) -> dict[str, str]:

@@ -234,6 +234,12 @@ def test_a_registry_that_cannot_be_written_is_named(longshore: CommandLine, mode
     assert "the registry file:///proc/registry cannot be used: /proc/registry" in done.error
 
 
+def test_a_pull_takes_no_more_than_it_may(pushed: CommandLine, tmp_path: Path) -> None:
+    refused = pushed("pull", "m", str(tmp_path / "t"), "--max-rate", "fast")
+    assert (refused.code, "'fast' is not a rate" in refused.err) == (1, True)
+    assert pushed("pull", "m", str(tmp_path / "t"), "--max-rate", "500MB/s").code == 0
+
+
 def test_a_port_in_use_is_said_before_anything_is_pulled(pushed: CommandLine) -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         done = pushed("run", "m:1", "--port", str(server.getsockname()[1]))

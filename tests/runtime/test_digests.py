@@ -8,7 +8,7 @@ from blake3 import blake3
 from hypothesis import given
 from hypothesis import strategies as st
 
-from longshore_runtime.digests import chunk_ranges, digest_file
+from longshore_runtime.digests import chunk_ranges, crc64nvme, digest_file
 from longshore_runtime.errors import Refused
 
 
@@ -44,3 +44,8 @@ def test_a_file_that_changes_meanwhile_is_refused(tmp_path: Path) -> None:
 
     with pytest.raises(Refused, match="changed while it was read"):
         digest_file(path, 50, grow)
+
+
+def test_crc64_is_that_of_nvme() -> None:
+    assert crc64nvme(b"") == 0
+    assert crc64nvme(b"123456789") == 0xAE8B14860A799888

@@ -91,7 +91,8 @@ def test_awsanonymouscredential_signs_nothing(environment: pytest.MonkeyPatch, s
         environment.setenv("awsAnonymousCredential", anonymous)
         site.asked.clear()
         assert open_source("s3://models/m").read("config.json") is None
-        assert [("authorization" in asked.headers) for asked in site.asked] == [signed]
+        said = ["authorization" in asked.headers or "X-Amz-Signature=" in asked.path for asked in site.asked]
+        assert set(said) == {signed}
 
 
 def test_s3_verify_ssl_turns_the_check_off(environment: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ import itertools
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 
+from longshore_runtime.pull.rate import Throttle
 from longshore_runtime.pull.sources.port import Entry, Source
 
 
@@ -21,6 +22,14 @@ class FaultySource:
     @property
     def uri(self) -> str:
         return self.source.uri
+
+    @property
+    def throttle(self) -> Throttle:
+        return self.source.throttle
+
+    @throttle.setter
+    def throttle(self, throttle: Throttle) -> None:
+        self.source.throttle = throttle
 
     @property
     def sequential(self) -> bool:

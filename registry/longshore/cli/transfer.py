@@ -19,6 +19,7 @@ from longshore_runtime.errors import NotFound, Refused
 from longshore_runtime.progress import format_size
 from longshore_runtime.pull.engine import pull as pull_tree
 from longshore_runtime.pull.patterns import Patterns
+from longshore_runtime.pull.rate import parse_rate
 from longshore_runtime.pull.sources import open_source
 from longshore_runtime.pull.sources.file import split_uri
 from longshore_runtime.pull.verdict import Verdict
@@ -48,6 +49,7 @@ HELD_AGAINST = {
 @click.argument("directory", type=click.Path(path_type=Path))
 @click.option("--include", multiple=True, metavar="PATTERN", help="Only files like this; may be repeated. Not for versions.")
 @click.option("--exclude", multiple=True, metavar="PATTERN", help="No files like this; may be repeated. Not for versions.")
+@click.option("--max-rate", metavar="RATE", help="Bytes per second to take at most, such as 200MB/s.")
 @trust_options
 @registry_option
 @json_option
@@ -56,6 +58,7 @@ def pull(
     directory: Path,
     include: tuple[str, ...],
     exclude: tuple[str, ...],
+    max_rate: str | None,
     public_key: Path | None,
     certificate_chain: tuple[Path, ...],
     registry: str | None,
@@ -70,16 +73,17 @@ def pull(
     With --public-key or --certificate-chain nothing is pulled unless the version has such a signature, which is
     kept in the folder's .longshore/signatures.
     """
-    trust = read_trust(public_key, certificate_chain)
+    trust, rate = read_trust(public_key, certificate_chain), parse_rate(max_rate) if max_rate is not None else None
     target, patterns = find_target(source, registry), Patterns(include, exclude)
     if patterns and target.digest:
         raise click.UsageError(f"{source} is a version, which is pulled whole: leave --include and --exclude out")
     composition = target.registry.compose(target.version) if target.registry and target.version else None
     if composition is not None and composition.adapters:
-        verdicts, signed = _pull_adapter(target, composition, directory, trust)
+        verdicts, signed = _pull_adapter(target, composition, directory, trust, rate)
     else:
         bundles = _require_signature(target, trust) if trust else {}
-        verdicts, signed = [pull_tree(target.uri, directory, open_progress(), target.digest, patterns)], bool(bundles)
+        verdict = pull_tree(target.uri, directory, open_progress(), target.digest, patterns, max_rate=rate)
+        verdicts, signed = [verdict], bool(bundles)
         keep_bundles(directory, bundles)
     if as_json:
         adapters = [verdict.as_dict() for verdict in verdicts[1:]]
@@ -90,12 +94,14 @@ def pull(
         click.echo(f"{verdict.target}  {what}  {verdict.files} files, {describe(verdict)}" + (", signed" if signed else ""))
 
 
-def _pull_adapter(target: Target, found: Composition, folder: Path, trust: Trust | None) -> tuple[list[Verdict], bool]:
+def _pull_adapter(
+    target: Target, found: Composition, folder: Path, trust: Trust | None, max_rate: int | None
+) -> tuple[list[Verdict], bool]:
     """An adapter with its base, both signed where that is asked for."""
     parts = [Target(part.uri, part.model, part.reference, part.digest, part, target.registry) for part in found.parts]
     bundles = [_require_signature(part, trust) if trust else {} for part in parts]
     base, *adapters = (Part(part.model, part.uri, part.digest) for part in found.parts)
-    verdicts = pull_together(base, adapters, folder, open_progress())
+    verdicts = pull_together(base, adapters, folder, open_progress(), max_rate)
     for verdict, signatures in zip(verdicts, bundles, strict=True):
         keep_bundles(Path(verdict.target), signatures)
     return verdicts, bool(trust)

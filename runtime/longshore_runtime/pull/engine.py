@@ -28,6 +28,7 @@ from longshore_runtime.pull.ahead import hand_over, is_ahead, lend
 from longshore_runtime.pull.archives import Member, copy_member, is_archive, open_archive
 from longshore_runtime.pull.job import Job, Wanted, everything, refuse_in_the_way, require_room
 from longshore_runtime.pull.patterns import EVERYTHING, Patterns
+from longshore_runtime.pull.rate import Throttle
 from longshore_runtime.pull.sources import open_source
 from longshore_runtime.pull.sources.port import Entry, Source
 from longshore_runtime.pull.verdict import Verdict, Verified
@@ -48,17 +49,19 @@ def pull(
     others: Collection[Path] = (),
     approve: Approve | None = None,
     overlap: bool = False,
+    max_rate: int | None = None,
 ) -> Verdict:
     """Bring the tree at `uri` into the folder `target`, which then holds exactly its files.
 
     `digest` (hex) is what the manifest must have; a `…/trees/<digest>` address implies it. `patterns` choose
     among the files of a tree that has no manifest. What lies in `others`, folders that may be inside of the
     target, belongs to other pulls. `approve` may refuse the tree before any of it is fetched. With `overlap` the weights
-    are left for `pull_rest`, where that is possible. Raises LongshoreError and leaves only verified files (and what a
-    later call resumes from) otherwise.
+    are left for `pull_rest`, where that is possible. `max_rate` are the bytes per second that are taken from the source
+    at most. Raises LongshoreError and leaves only verified files (and what a later call resumes from) otherwise.
     """
     started = time.monotonic()
     source = open_source(uri)
+    source.throttle = Throttle(max_rate)
     digest = digest or pinned_digest(uri) or source.digest
     manifest = read_manifest(source, digest)
     if approve is not None:

@@ -15,6 +15,7 @@ from longshore_runtime.pull.cache.settings import read_settings
 from longshore_runtime.pull.mode import read_mode
 from longshore_runtime.pull.patterns import read_patterns
 from longshore_runtime.pull.policy import Judge, read_policy
+from longshore_runtime.pull.rate import read_rate
 
 if TYPE_CHECKING:
     from longshore_runtime.pull.cache.pulling import Cache, Request
@@ -26,7 +27,7 @@ class Pod:
 
     def __init__(self, targets: Collection[Path], progress: Progress) -> None:
         self._targets, self._policy = tuple(targets), read_policy()
-        self._overlap = read_mode(progress)
+        self._overlap, self._max_rate = read_mode(progress), read_rate()
         self._cache = self._open_cache(progress)
 
     def _open_cache(self, progress: Progress) -> Cache | None:
@@ -58,7 +59,7 @@ class Pod:
         judge = Judge(self._policy, uri) if self._policy else None
         approve = judge.approve if judge else None
         overlap = self._overlap and all(target in other.parents for other in others)  # the model with its adapters
-        verdict = pull(uri, target, progress, None, read_patterns(), others, approve, overlap)
+        verdict = pull(uri, target, progress, None, read_patterns(), others, approve, overlap, self._max_rate)
         return judge.sign(verdict, target) if judge else verdict
 
     def _find_digest(self, uri: str) -> str | None:
@@ -87,7 +88,7 @@ class Pod:
         def fill(folder: Path) -> Verdict:
             from longshore_runtime.pull.engine import pull
 
-            verdict = pull(uri, folder, progress, digest)
+            verdict = pull(uri, folder, progress, digest, max_rate=self._max_rate)
             return judge.sign(verdict, folder) if judge else verdict
 
         def approve(tree: Path) -> str | None:

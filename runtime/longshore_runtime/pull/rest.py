@@ -19,6 +19,7 @@ from longshore_runtime.handover import PREVIEW, Handover, remove_handover, requi
 from longshore_runtime.progress import Progress, Silent
 from longshore_runtime.pull.engine import explained
 from longshore_runtime.pull.job import Job
+from longshore_runtime.pull.rate import Throttle, read_rate
 from longshore_runtime.pull.sources.lent import LentSource
 from longshore_runtime.pull.verdict import Verdict
 
@@ -35,7 +36,9 @@ def pull_rest(target: Path, progress: Progress, previewed: Callable[[Path], None
     """
     started, handover = time.monotonic(), require_handover(target)
     preview = Preview(target, handover)
-    job = Job(LentSource(handover), target, [], handover.manifest)
+    source = LentSource(handover)
+    source.throttle = Throttle(read_rate())
+    job = Job(source, target, [], handover.manifest)
     had: set[str] = set()
 
     def link(path: str) -> None:

@@ -126,5 +126,10 @@ class _Crew:
 
 
 def read_chunk(source: Source, chunk: Chunk, buffer: memoryview) -> None:
-    """Read one chunk, again and again while the store breaks off."""
-    retry(lambda: source.read_into(chunk.path, chunk.offset, buffer))
+    """Read one chunk, again and again while the store breaks off, each time when the source's throttle grants it."""
+
+    def read() -> None:
+        source.throttle.take(chunk.length)
+        source.read_into(chunk.path, chunk.offset, buffer)
+
+    retry(read)

@@ -46,6 +46,14 @@ def test_arguments_that_are_no_pairs_are_a_usage_error(tmp_path: Path) -> None:
         assert (done.returncode, "usage:" in done.stderr) == (2, True)
 
 
+def test_a_rate_that_is_none_is_refused(uris: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LONGSHORE_MAX_RATE", "fast")
+    done = run(uris[0], tmp_path / "a")
+    assert (done.returncode, "'fast' is not a rate; write bytes per second, such as 200MB/s" in done.stderr) == (1, True)
+    monkeypatch.setenv("LONGSHORE_MAX_RATE", "900MB/s")
+    assert run(uris[0], tmp_path / "a").returncode == 0
+
+
 def test_a_failure_leaves_one_line_for_kserve(
     uris: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

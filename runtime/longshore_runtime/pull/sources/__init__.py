@@ -18,7 +18,7 @@ SOURCES = {
     "longshore": "longshore_runtime.pull.sources.longshore:LongshoreSource",
     "modelscope": "longshore_runtime.pull.sources.modelscope:ModelScopeSource",
     "pvc": "longshore_runtime.pull.sources.pvc:PvcSource",
-    "s3": "longshore_runtime.pull.sources.s3:S3Source",
+    "s3": "longshore_runtime.pull.sources.s3_plain:open_s3",
 }
 
 

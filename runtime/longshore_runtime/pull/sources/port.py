@@ -8,6 +8,7 @@ from typing import Literal, Protocol
 
 from longshore_runtime.digests import Checksum
 from longshore_runtime.handover import Loan
+from longshore_runtime.pull.rate import UNLIMITED, Throttle
 
 
 @dataclass(frozen=True)
@@ -33,6 +34,9 @@ class Source(Protocol):
 
     sequential: bool = False
     """Whether only reading from front to back, by one thread, is bearable."""
+
+    throttle: Throttle = UNLIMITED
+    """How fast it may be read."""
 
     unpacks: bool = False
     """Whether a tree that is one archive is meant to be unpacked, as KServe's own initializer does with some sources."""

@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, Any
 from botocore import UNSIGNED
 from botocore.httpsession import get_cert_path
 
-from longshore_runtime.ranges import RangeReader
+from longshore_runtime.ranges import PATIENCE, RangeReader
+from longshore_runtime.s3_settings import read_s3_settings
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
@@ -34,7 +35,7 @@ class SignedRanges:
         self._session: Any = client._endpoint.http_session  # type: ignore[attr-defined]
         self._signed: dict[str, tuple[str, float]] = {}
         self._lock = threading.Lock()
-        self._reader = RangeReader(self._trust)
+        self._reader = RangeReader(self._trust, patience=min(PATIENCE, read_s3_settings().read_timeout))
         events: Any = client.meta.events
         events.register_first("choose-signer.s3", _keep_version_4)
 
