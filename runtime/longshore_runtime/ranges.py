@@ -11,6 +11,7 @@ import socket
 import ssl
 import struct
 import threading
+import weakref
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from typing import NamedTuple
@@ -41,6 +42,7 @@ class RangeReader:
     def __init__(self, trust: Callable[[], ssl.SSLContext], check: Check | None = None, patience: float | None = None) -> None:
         self._trust, self._check = trust, check
         self._idle: dict[_Origin, list[socket.socket]] = {}
+        weakref.finalize(self, _close_all, self._idle)
         self._context: ssl.SSLContext | None = None
         self._patience, self._lock = PATIENCE if patience is None else patience, threading.Lock()
         self._most_patience = 4 * self._patience
@@ -110,6 +112,12 @@ class RangeReader:
             if self._context is None:
                 self._context = self._trust()
             return self._context
+
+
+def _close_all(idle: dict[_Origin, list[socket.socket]]) -> None:
+    for connections in idle.values():
+        for connection in connections:
+            connection.close()
 
 
 def _limit_silence(connection: socket.socket, seconds: float) -> None:

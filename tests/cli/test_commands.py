@@ -235,9 +235,9 @@ def test_a_registry_that_cannot_be_written_is_named(longshore: CommandLine, mode
 
 
 def test_a_pull_takes_no_more_than_it_may(pushed: CommandLine, tmp_path: Path) -> None:
-    refused = pushed("pull", "m", str(tmp_path / "t"), "--max-rate", "fast")
+    refused = pushed("pull", "m:1", tmp_path / "t", "--max-rate", "fast")
     assert (refused.code, "'fast' is not a rate" in refused.err) == (1, True)
-    assert pushed("pull", "m", str(tmp_path / "t"), "--max-rate", "500MB/s").code == 0
+    assert pushed("pull", "m:1", tmp_path / "t", "--max-rate", "500MB/s").code == 0
 
 
 def test_a_port_in_use_is_said_before_anything_is_pulled(pushed: CommandLine) -> None:
