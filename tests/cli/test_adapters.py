@@ -50,6 +50,7 @@ def test_an_adapter_and_a_base_with_adapters_are_rendered(pushed: CommandLine) -
     places = [found["mountPath"].rpartition("/mnt/models")[2] for found in together["spec"]["predictor"]["storageUris"]]
     assert places == ["", "/.longshore/adapters/chat", "/.longshore/adapters/team_sql"]
     assert together["metadata"]["name"] == "m-1"
+    assert "reading the headers of team/sql:1 on m" in pushed("fit", "team/sql:1", "--gpu", "h100").err
     refused = pushed("render", "m:1", "--adapter", "m:1")
     assert "m:1 is no adapter; push it as one: --base m:1" in refused.error
 

@@ -12,7 +12,7 @@ import click
 
 from longshore.cli.options import json_option, registry_option
 from longshore.cli.output import open_progress, print_json
-from longshore.cli.target import find_target
+from longshore.cli.target import find_parts, find_target
 from longshore_runtime.errors import LongshoreError, Refused
 from longshore_runtime.progress import format_size
 from longshore_runtime.pull.sources import open_source
@@ -92,10 +92,13 @@ def fit(
 
 
 def _read_target(target: str, registry: str | None) -> tuple[str, Geometry]:
-    """The title and the geometry of what is named: an address, a folder, or a version."""
+    """The title and the geometry of what is named: an address, a folder, or a version, of an adapter its base."""
     found = find_target(target, registry)
-    open_progress().say(f"reading the headers of {found.title}")
-    return found.title, read_geometry(open_source(found.uri))
+    title, base = found.title, find_parts(found)[0]
+    if base.uri != found.uri:
+        title = f"{title} on {base.name}"
+    open_progress().say(f"reading the headers of {title}")
+    return title, read_geometry(open_source(base.uri))
 
 
 def _read_file(path: Path) -> dict[str, GPU]:
