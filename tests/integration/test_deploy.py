@@ -16,7 +16,7 @@ from longshore import deployment
 from longshore.cluster import Cluster as Client
 from longshore_runtime.errors import EngineFailed
 from support.command import CommandLine
-from support.documents import Example, examples
+from support.documents import Example, blocks, examples
 from support.models import make_adapter, make_model
 from support.servers import S3Server
 from testbed.cluster import Cluster, eventually
@@ -131,6 +131,35 @@ def test_an_adapter_comes_up_with_its_base_in_one_pod(
 
     context = control_plane.kubectl("config", "current-context").strip()
     assert "is served by" in longshore("delete", "m:1", "--context", context).error, "as the base of the adapter"
+
+
+def test_a_services_mounts_take_the_place_of_its_runtimes_and_probes_reach_the_pod(
+    longshore: CommandLine, control_plane: Cluster, client: Client, namespace: str
+) -> None:
+    *shared, service = yaml.safe_load_all(longshore("render", "m:1", "-n", namespace, "--gpus", "4").out)
+    predictor = service["spec"]["predictor"]
+    kept = next(blocks(Path(__file__).parents[2] / "docs/runtime.md", "yaml"))
+    wanted = yaml.safe_load(kept)["spec"]["predictor"]
+    predictor["volumes"] += wanted["volumes"]
+    predictor["model"]["volumeMounts"] += wanted["model"]["volumeMounts"]
+    deployment.apply(client, [*shared, service])
+    eventually(lambda: bool(control_plane.read("-n", namespace, "deployments")["items"]), "KServe makes a Deployment")
+    (made,) = control_plane.read("-n", namespace, "deployments")["items"]
+    pod = made["spec"]["template"]["spec"]
+    (container,) = pod["containers"]
+    mounts = {mount["mountPath"]: mount["name"] for mount in container["volumeMounts"]}
+    assert len(mounts) == len(container["volumeMounts"])
+    assert mounts["/dev/shm"] == "longshore-shm"
+    assert mounts["/var/cache/engine"] == "kept"
+    volumes = {volume["name"]: volume for volume in pod["volumes"]}
+    assert volumes["kept"]["persistentVolumeClaim"]["claimName"] == "compiled"
+    assert volumes["longshore-shm"]["emptyDir"] == {"medium": "Memory", "sizeLimit": "6Gi"}
+    rendered = shared[0]["spec"]["containers"][0]
+    for probe in ("startupProbe", "readinessProbe", "livenessProbe"):
+        assert is_part(rendered[probe], container[probe])
+    assert (pod["terminationGracePeriodSeconds"], pod["enableServiceLinks"]) == (90, False)
+    ports = control_plane.read("-n", namespace, "service", f"{NAME}-predictor")["spec"]["ports"]
+    assert [port["targetPort"] for port in ports] in ([8080], ["http1"])
 
 
 def test_a_version_that_is_served_is_not_deleted(longshore: CommandLine, control_plane: Cluster, namespace: str) -> None:

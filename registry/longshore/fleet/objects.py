@@ -66,6 +66,10 @@ START_LIMIT = 6 * 3600
 
 GIB = 1024**3
 
+SHARED, SHARED_GIB = "/dev/shm", 2
+COMPILED = "/var/cache/engine"
+"""Where the engine keeps what it compiles. A claim that a service mounts there instead outlives its pods."""
+
 OVERLAP = {"longshore.dev/pull": "overlap", "storage.kserve.io/readonly": "false"}
 """Annotations by which weights are pulled in the main container, which then may write to the model's folder."""
 
@@ -117,7 +121,8 @@ def serving_runtime(images: str) -> Object:
         security_context=_no_privileges(),
         volume_mounts=[
             k8s.V1VolumeMount(name="scratch", mount_path="/tmp"),
-            k8s.V1VolumeMount(name="shm", mount_path="/dev/shm"),
+            k8s.V1VolumeMount(name="compiled", mount_path=COMPILED),
+            k8s.V1VolumeMount(name="shm", mount_path=SHARED),
         ],
     )
     spec = kserve.V1alpha1ServingRuntimeSpec(
@@ -127,7 +132,8 @@ def serving_runtime(images: str) -> Object:
         containers=[container],
         volumes=[
             k8s.V1Volume(name="scratch", empty_dir=k8s.V1EmptyDirVolumeSource()),
-            k8s.V1Volume(name="shm", empty_dir=k8s.V1EmptyDirVolumeSource(medium="Memory", size_limit="2Gi")),
+            k8s.V1Volume(name="compiled", empty_dir=k8s.V1EmptyDirVolumeSource()),
+            k8s.V1Volume(name="shm", empty_dir=k8s.V1EmptyDirVolumeSource(medium="Memory", size_limit=f"{SHARED_GIB}Gi")),
         ],
     )
     return _as_object(
@@ -185,6 +191,7 @@ def inference_service(served: Composition, placement: Placement) -> Object:
     check_attachments(placement.attachments)
     version, folders = served.version, {part: _adapter_folder(part) for part in served.adapters}
     name = service_name(version.model, version.version, placement.namespace)
+    volumes, mounts = _shared_memory(placement.gpus)
     args = [f"--served-model-name={served.base.model}"]
     args += [f"--adapter={part.model}={folder}" for part, folder in folders.items()]
     if placement.arguments is not None:
@@ -196,7 +203,7 @@ def inference_service(served: Composition, placement: Placement) -> Object:
         service_account_name=placement.service_account,
         storage_container_name=STORAGE_CONTAINER + placement.attachments.suffix,
         storage_uris=_storage_uris({served.base: MODEL_FOLDER} | folders) if folders else None,
-        volumes=pod_volumes(placement.attachments),
+        volumes=[*(pod_volumes(placement.attachments) or []), *volumes] or None,
         enable_service_links=False,
         automount_service_account_token=False,
         termination_grace_period_seconds=STOP_SECONDS,
@@ -205,37 +212,44 @@ def inference_service(served: Composition, placement: Placement) -> Object:
             runtime=RUNTIME,
             storage_uri=None if folders else version.uri,
             args=args,
-            volume_mounts=engine_mounts(placement.attachments),
+            volume_mounts=[*(engine_mounts(placement.attachments) or []), *mounts] or None,
             resources=_resources(served.manifest, placement.gpus),
         ),
     )
-    labels = _own_labels() | {
+    return _as_object(
+        kserve.V1beta1InferenceService(
+            api_version="serving.kserve.io/v1beta1",
+            kind="InferenceService",
+            metadata=k8s.V1ObjectMeta(
+                name=name, namespace=placement.namespace, labels=_labels(version), annotations=_annotations(served, placement)
+            ),
+            spec=kserve.V1beta1InferenceServiceSpec(predictor=predictor),
+        )
+    )
+
+
+def _labels(version: Version) -> dict[str, str]:
+    return _own_labels() | {
         "longshore.dev/model": label_value(version.model),
         "longshore.dev/version": version.version,
         "longshore.dev/digest": version.digest[:32],
         # One route per deployment is ours to make; KServe makes none for a cluster-local service.
         "networking.kserve.io/visibility": "cluster-local",
     }
-    return _as_object(
-        kserve.V1beta1InferenceService(
-            api_version="serving.kserve.io/v1beta1",
-            kind="InferenceService",
-            metadata=k8s.V1ObjectMeta(
-                name=name,
-                namespace=placement.namespace,
-                labels=labels,
-                annotations=({"longshore.dev/adapters": _describe(served.adapters)} if folders else {})
-                | ({"longshore.dev/base": _describe([served.base])} if version != served.base else {})
-                | {
-                    "longshore.dev/reference": version.reference,
-                    "longshore.dev/digest": f"sha256:{version.digest}",
-                    "serving.kserve.io/deploymentMode": "Standard",
-                }
-                | autoscaler_annotations(placement.scaling)
-                | (OVERLAP if placement.overlap else {}),
-            ),
-            spec=kserve.V1beta1InferenceServiceSpec(predictor=predictor),
-        )
+
+
+def _annotations(served: Composition, placement: Placement) -> dict[str, str]:
+    version = served.version
+    return (
+        ({"longshore.dev/adapters": _describe(served.adapters)} if served.adapters else {})
+        | ({"longshore.dev/base": _describe([served.base])} if version != served.base else {})
+        | {
+            "longshore.dev/reference": version.reference,
+            "longshore.dev/digest": f"sha256:{version.digest}",
+            "serving.kserve.io/deploymentMode": "Standard",
+        }
+        | autoscaler_annotations(placement.scaling)
+        | (OVERLAP if placement.overlap else {})
     )
 
 
@@ -253,7 +267,8 @@ def _describe(versions: Sequence[Version]) -> str:
 
 def _resources(manifest: Manifest, gpus: int) -> Any:
     """Requests that the scheduler needs: GPUs where asked for, memory for the weights as they pass through the host."""
-    memory = f"{4 + -(-manifest.model.weight_bytes * (1 if gpus else 2) // GIB)}Gi"
+    shared = _shared_gib(gpus) - SHARED_GIB  # what lies in shared memory counts as the pod's, and 4 GiB have room for the least
+    memory = f"{4 + shared + -(-manifest.model.weight_bytes * (1 if gpus else 2) // GIB)}Gi"
     requests = {"cpu": "1" if not gpus else str(2 * gpus), "memory": memory}
     limits = {"memory": memory}
     if gpus:
@@ -270,9 +285,23 @@ def _pod_notes(workload: str) -> list[Any]:
     return [k8s.V1EnvVar(name=name, value_from=k8s.V1EnvVarSource(field_ref=found)) for name, found in sources.items()]
 
 
+def _shared_gib(gpus: int) -> int:
+    """GiB of /dev/shm: the engine's processes, one for each GPU, talk to each other there, and so does NCCL."""
+    return SHARED_GIB if gpus <= 1 else SHARED_GIB + gpus
+
+
+def _shared_memory(gpus: int) -> tuple[list[Any], list[Any]]:
+    """A volume and its mount in place of the runtime's, where that is too small."""
+    if _shared_gib(gpus) == SHARED_GIB:
+        return [], []
+    medium = k8s.V1EmptyDirVolumeSource(medium="Memory", size_limit=f"{_shared_gib(gpus)}Gi")
+    name = "longshore-shm"
+    return [k8s.V1Volume(name=name, empty_dir=medium)], [k8s.V1VolumeMount(name=name, mount_path=SHARED)]
+
+
 def _launcher_options() -> list[str]:
     where = [f"--model-dir={MODEL_FOLDER}", "--host=0.0.0.0", f"--port={PORT}", f"--health-port={HEALTH_PORT}"]
-    return [*where, f"--grace={GRACE}", f"--notice={NOTICE}", "--log-format=json"]
+    return [*where, f"--grace={GRACE}", f"--notice={NOTICE}", f"--cache-dir={COMPILED}", "--log-format=json"]
 
 
 def _probe(path: str, every: int, failures: int) -> Any:
@@ -296,9 +325,8 @@ def _no_privileges(*, as_root: bool = False) -> Any:
 
 
 def _writable_homes() -> dict[str, str]:
-    """Where an arbitrary UID without a home on a read-only root keeps what vLLM, Triton and PyTorch write."""
-    names = ["VLLM_CACHE_ROOT", "TRITON_CACHE_DIR", "TORCHINDUCTOR_CACHE_DIR", "XDG_CACHE_HOME"]
-    return {"HOME": "/tmp", "USER": "longshore"} | {name: f"/tmp/cache/{name.lower()}" for name in names}
+    """Where an arbitrary UID without a home on a read-only root writes; the launcher says where to keep what is compiled."""
+    return {"HOME": "/tmp", "USER": "longshore", "XDG_CACHE_HOME": "/tmp/cache"}
 
 
 def _own_labels() -> dict[str, str]:

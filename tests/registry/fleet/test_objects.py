@@ -103,6 +103,19 @@ def test_probes_ask_the_launcher_and_the_pod_is_left_the_time_to_drain() -> None
     assert options.log_format == "json"
 
 
+def test_what_is_written_has_a_named_place_and_shared_memory_grows_with_the_gpus() -> None:
+    runtime, _, service = render()
+    container = runtime["spec"]["containers"][0]
+    options, _ = build_parser().parse_known_args([*container["args"], "--served-model-name=m"])
+    mounts = {mount["mountPath"]: mount["name"] for mount in container["volumeMounts"]}
+    assert mounts == {"/tmp": "scratch", str(options.cache_dir): "compiled", "/dev/shm": "shm"}
+    assert {volume["name"] for volume in runtime["spec"]["volumes"]} == set(mounts.values())
+    assert "volumes" not in service["spec"]["predictor"]
+    predictor = render(gpus=8)[2]["spec"]["predictor"]
+    assert predictor["volumes"] == [{"name": "longshore-shm", "emptyDir": {"medium": "Memory", "sizeLimit": "10Gi"}}]
+    assert predictor["model"]["volumeMounts"] == [{"name": "longshore-shm", "mountPath": "/dev/shm"}]
+
+
 def test_the_storage_container_fits_kserves_contract() -> None:
     spec = render()[1]["spec"]
     assert spec["container"]["name"] == "storage-initializer"
@@ -131,7 +144,7 @@ def test_weights_that_arrive_later_are_asked_for_by_annotations() -> None:
     assert "longshore.dev/pull" not in render()[2]["metadata"]["annotations"]
 
 
-@pytest.mark.parametrize(("gpus", "memory", "gpu"), [(0, "34Gi", None), (1, "19Gi", "1"), (8, "19Gi", "8")])
+@pytest.mark.parametrize(("gpus", "memory", "gpu"), [(0, "34Gi", None), (1, "19Gi", "1"), (8, "27Gi", "8")])
 def test_resources_follow_the_weights_and_the_gpus(gpus: int, memory: str, gpu: str | None) -> None:
     resources = render(gpus=gpus)[2]["spec"]["predictor"]["model"]["resources"]
     assert resources["limits"]["memory"] == memory
