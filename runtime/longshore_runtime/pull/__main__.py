@@ -20,6 +20,7 @@ from types import FrameType
 
 from longshore_runtime.addresses import pinned_digest, redact
 from longshore_runtime.errors import Interrupted, LongshoreError
+from longshore_runtime.marker import leave_marker
 from longshore_runtime.progress import Lines
 from longshore_runtime.pull.pod import Pod
 from longshore_runtime.termination import leave_message, leave_verdict
@@ -56,6 +57,8 @@ def main(arguments: list[str]) -> int:
             pod = pod or Pod([folder for _, folder in pairs], meter)
             with _stoppable(source, meter):
                 verdict = pod.pull(source, folder, meter)
+            if verdict.digest:
+                leave_marker(folder, verdict.digest)
             print(json.dumps(verdict.as_dict()), flush=True)
             leave_verdict(verdict.as_dict())
         except LongshoreError as error:

@@ -25,6 +25,7 @@ from longshore_runtime.serve.launcher import STALL_GRACE, Launcher
 from longshore_runtime.serve.logs import JsonLog, Log, TextLog
 from longshore_runtime.serve.model import read_adapter, read_model, read_shape
 from longshore_runtime.serve.state import State
+from longshore_runtime.serve.verification import require_verified
 from longshore_runtime.termination import leave_message
 
 NOTICE = 5.0
@@ -132,6 +133,8 @@ def _serve(launcher: Launcher, options: argparse.Namespace, log: Log) -> int:
         signal.signal(number, stop)
     health = HealthServer(options.host, options.health_port, launcher.condition) if options.health_port else None
     try:
+        for folder in (options.model_dir, *(Path(folder) for _, folder in options.adapter)):
+            require_verified(folder, log.say)
         launcher.start()
         launcher.wait_ready()
         log.say("ready")
