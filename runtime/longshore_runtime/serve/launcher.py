@@ -256,7 +256,8 @@ class Launcher:
         try:
             if self._arrival is not None and not self._arrived:
                 self._arrived = self._arrival.check().verdict is not None
-        except LongshoreError:  # which the engine waits for in vain
+        except LongshoreError as failure:  # which the engine waits for in vain
+            self.state.fail(failure)
             self.stop(grace=0)
             raise
         if self._running().poll() is not None:

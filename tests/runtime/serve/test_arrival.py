@@ -57,7 +57,7 @@ class Started:
         engine.waits = lambda task: waits  # type: ignore[method-assign]
         task = Task(choose_folder(folder), "m", facts, "127.0.0.1", choose_port(), 5)
         self.arrival = expect(folder, self.state, self.said.append)
-        self.launcher = Launcher(engine, task, self.said.append, arrival=self.arrival)
+        self.launcher = Launcher(engine, task, self.said.append, state=self.state, arrival=self.arrival)
 
 
 @pytest.mark.parametrize("waits", [True, False])
