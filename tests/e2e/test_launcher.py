@@ -26,7 +26,7 @@ from support.streams import Heard, ask, ask_many
 
 pytestmark = [pytest.mark.engine, pytest.mark.timeout(900)]
 
-STALL_GRACE = 12
+STALL_GRACE = 30
 NOTICE = 3
 STREAMS = 200
 BUSY_SECONDS = float(os.environ.get("LONGSHORE_BUSY_SECONDS", "20"))
@@ -38,7 +38,7 @@ class Pod:
     def __init__(self, model: Path, log: Path) -> None:
         self.port, self.health, self._log = free_port(), free_port(), log
         options = ["--host=127.0.0.1", f"--port={self.port}", f"--health-port={self.health}", "--log-format=json"]
-        options += [f"--notice={NOTICE}", "--grace=300", f"--stall-grace={STALL_GRACE}", "--served-model-name=m"]
+        options += [f"--notice={NOTICE}", "--grace=600", f"--stall-grace={STALL_GRACE}", "--served-model-name=m"]
         command = [sys.executable, "-m", "longshore_runtime.serve", f"--model-dir={model}", *options, "--max-model-len=1024"]
         self.process = subprocess.Popen(command, stdout=log.open("w"), stderr=subprocess.STDOUT)
 
@@ -131,7 +131,7 @@ def a_busy_engine_is_alive(pod: Pod) -> None:
 
     async def load(stream: bool) -> None:
         while time.monotonic() < end:
-            heard = await ask_many(pod.port, 60, tokens=24, stream=stream)
+            heard = await ask_many(pod.port, 80, tokens=12, stream=stream)
             assert all(found.complete for found in heard)
 
     async def look() -> None:

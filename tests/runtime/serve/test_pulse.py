@@ -27,6 +27,7 @@ LIVES = {
     "requests that need no engine come and go": [Signs(1, ended) for ended in range(100)],
     "a flood of refusals": [Signs(3, 50 * second) for second in range(100)],
     "a step of four minutes that keeps the cores busy": [Signs(1, effort=2.0 * second) for second in range(240)],
+    "a crowded machine leaves it a tenth of a core": [Signs(1, effort=0.1 * second) for second in range(240)],
     "nobody waits for long": [Signs(second % 10 < 2) for second in range(1000)],
 }
 
