@@ -8,7 +8,7 @@ LABOUR_WEIGHT = 0.1
 """Seconds that a second without a result counts while the engine computes on the CPU: one step there may take minutes."""
 
 LABOUR = 0.05
-"""Share of one core above which an engine's processes compute: on a crowded machine they get no more, suspended ones nothing."""
+"""Share of one core above which an engine's processes compute: on a crowded machine they get little, suspended ones nothing."""
 
 LEAK = 0.1
 """Seconds that are forgiven for each in which nobody waited."""
