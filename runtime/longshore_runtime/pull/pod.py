@@ -27,7 +27,9 @@ class Pod:
 
     def __init__(self, targets: Collection[Path], progress: Progress) -> None:
         self._targets, self._policy = tuple(targets), read_policy()
-        self._overlap, self._max_rate = read_mode(progress), read_rate()
+        # The cache's initializer may be another user than the launcher, who could not go on with what it leaves.
+        self._overlap = read_mode(progress) and read_settings() is None
+        self._max_rate = read_rate()
         self._cache = self._open_cache(progress)
 
     def _open_cache(self, progress: Progress) -> Cache | None:

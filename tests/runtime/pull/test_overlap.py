@@ -19,9 +19,13 @@ from conftest import use_server
 from longshore import Registry
 from longshore_runtime.arrivals import Arrivals
 from longshore_runtime.handover import HANDOVER, PREVIEW, Handover, read_handover, write_handover
-from longshore_runtime.manifest import Serving
+from longshore_runtime.manifest import File, Manifest, Serving
+from longshore_runtime.progress import Silent
+from longshore_runtime.pull.ahead import lend
+from longshore_runtime.pull.cache.settings import ROOT
 from longshore_runtime.pull.mode import MODE, READONLY
 from longshore_runtime.pull.sources import s3
+from longshore_runtime.pull.sources.file import FileSource
 from support.models import flip_byte, make_model
 from support.servers import S3Server
 from support.throttle import run_throttle
@@ -49,10 +53,10 @@ def uri(versitygw: S3Server, model: Path, monkeypatch: pytest.MonkeyPatch) -> st
     return push(versitygw, model)
 
 
-def push(server: S3Server, model: Path, serving: Serving | None = None) -> str:
+def push(server: S3Server, model: Path) -> str:
     bucket = f"overlap-{os.urandom(4).hex()}"
     server.make_bucket(bucket)
-    return Registry(f"s3://{bucket}").push(model, "m:1", serving=serving).version.uri
+    return Registry(f"s3://{bucket}").push(model, "m:1").version.uri
 
 
 def initialize(uri: str, target: Path, **settings: str) -> subprocess.CompletedProcess[str]:
@@ -188,30 +192,46 @@ def test_addresses_whose_time_is_over_are_renewed_with_the_pods_own_credentials(
 
 
 @pytest.mark.parametrize(
-    ("settings", "serving", "reason"),
+    ("settings", "reason"),
     [
-        ({MODE: "before"}, Serving(), ""),
-        ({READONLY: ""}, Serving(), 'storage.kserve.io/readonly: "false"'),
-        ({}, Serving(engine="llamacpp"), "llamacpp does not wait for weights"),
-        ({"S3_VERIFY_SSL": "0"}, Serving(), "no addresses to hand over"),
+        ({MODE: "before"}, ""),
+        ({READONLY: ""}, 'storage.kserve.io/readonly: "false"'),
+        ({ROOT: "cache"}, ""),
+        ({"S3_VERIFY_SSL": "0"}, "no addresses to hand over"),
     ],
 )
 def test_where_it_cannot_be_everything_is_pulled_before(
-    versitygw: S3Server,
-    settings: dict[str, str],
-    serving: Serving,
-    reason: str,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
+    versitygw: S3Server, settings: dict[str, str], reason: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     use_server(versitygw, monkeypatch)
-    uri = push(versitygw, make_model(tmp_path / "model", shards=1, elements=10 * MIB), serving)
-    done = initialize(uri, tmp_path / "target", **settings)
+    uri = push(versitygw, make_model(tmp_path / "model", shards=1, elements=10 * MIB))
+    (tmp_path / "cache").mkdir()
+    told = {name: str(tmp_path / "cache") if name == ROOT else value for name, value in settings.items()}
+    done = initialize(uri, tmp_path / "target", **told)
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["to_come"] == 0
     assert reason in done.stderr
     assert (tmp_path / "target/model-00001-of-00001.safetensors").exists()
     assert not (tmp_path / "target" / HANDOVER).exists()
+
+
+def test_engines_that_do_not_wait_get_everything_before() -> None:
+    said = Said()
+    files = (File(path="model.gguf", size=9 * MIB, sha256="0" * 64, blake3=("0" * 64, "0" * 64)),)
+    for serving in (Serving(engine="other"), Serving()):
+        assert lend(FileSource("file:///nowhere"), Manifest(files=files, serving=serving), said) is None
+    assert said.words == [
+        "everything is pulled before the engine starts: other does not wait for weights",
+        "everything is pulled before the engine starts: the configuration lies in the weights",
+    ]
+
+
+class Said(Silent):
+    def __init__(self) -> None:
+        self.words: list[str] = []
+
+    def say(self, text: str) -> None:
+        self.words.append(text)
 
 
 def test_a_mode_that_is_none_is_refused(uri: str, tmp_path: Path) -> None:
