@@ -13,6 +13,7 @@ from longshore_runtime import paths
 from longshore_runtime.handover import Handover, Loan, write_handover
 from longshore_runtime.manifest import Manifest
 from longshore_runtime.progress import Progress
+from longshore_runtime.pull.rate import MAX_RATE, read_rate
 from longshore_runtime.pull.sources.port import Source
 
 WAITING = ("vllm",)
@@ -41,6 +42,8 @@ def lend(source: Source, manifest: Manifest, progress: Progress) -> Loan | None:
         reason = "this source has no addresses to hand over"
     if reason:
         progress.say(f"everything is pulled before the engine starts: {reason}")
+    if loan and (rate := read_rate()):  # of the initializer's variables the launcher has none
+        return loan.model_copy(update={"settings": {**loan.settings, MAX_RATE: str(rate)}})
     return loan
 
 

@@ -93,7 +93,7 @@ def change(target: Path, **loan: object) -> Handover:
 
 def test_the_weights_come_later_and_everything_is_as_pushed(uri: str, model: Path, tmp_path: Path) -> None:
     target = tmp_path / "target"
-    done = initialize(uri, target)
+    done = initialize(uri, target, LONGSHORE_MAX_RATE="1GB/s")
     assert done.returncode == 0, done.stderr
     weights = sum((model / name).stat().st_size for name in SHARDS)
     assert json.loads(done.stdout)["to_come"] == weights - 2 * CHUNK
@@ -102,6 +102,9 @@ def test_the_weights_come_later_and_everything_is_as_pushed(uri: str, model: Pat
     there = {path.name for path in target.rglob("*") if path.is_file() and ".longshore" not in path.parts}
     assert there == {path.name for path in model.rglob("*") if path.is_file()} - set(SHARDS)
     assert os.environ["AWS_SECRET_ACCESS_KEY"] not in (target / HANDOVER).read_text()
+    lent = read_handover(target)
+    assert lent
+    assert lent.loan.settings["LONGSHORE_MAX_RATE"] == "1000000000"
     code, told = finish_rest(target, tmp_path / "told")
     assert (code, told.error, told.preview) == (0, None, str(target / PREVIEW))
     assert told.files == set(SHARDS)
