@@ -18,8 +18,9 @@ from longshore_runtime.progress import Progress
 from longshore_runtime.pull.verdict import Verdict
 from longshore_runtime.serve.engines import open_engine
 from longshore_runtime.serve.engines.port import Task
-from longshore_runtime.serve.launcher import Launcher, require_free_port
+from longshore_runtime.serve.launcher import Launcher
 from longshore_runtime.serve.model import read_adapter, read_model, read_shape
+from longshore_runtime.serve.ports import require_free_port
 
 START_DEADLINE = 900.0
 """Seconds until an engine on this machine is given up."""

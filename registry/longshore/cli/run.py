@@ -19,7 +19,7 @@ from longshore.cli.transfer import describe
 from longshore.local import Run, Served, serve
 from longshore.settings import read_settings
 from longshore_runtime.progress import Progress, format_size
-from longshore_runtime.serve.launcher import choose_port
+from longshore_runtime.serve.ports import choose_port
 
 
 @click.command()

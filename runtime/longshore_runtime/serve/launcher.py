@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import socket
 import subprocess
 import sys
 import threading
@@ -15,7 +14,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from longshore_runtime.arrivals import ARRIVALS
-from longshore_runtime.errors import EngineFailed, LongshoreError, Refused
+from longshore_runtime.errors import EngineFailed, LongshoreError
 from longshore_runtime.serve.arrival import Arrival
 from longshore_runtime.serve.caches import choose_key, place
 from longshore_runtime.serve.client import Client
@@ -24,6 +23,7 @@ from longshore_runtime.serve.gate import ACCESS_LOG, DESCRIPTOR, Page
 from longshore_runtime.serve.health import Condition
 from longshore_runtime.serve.host import read_host
 from longshore_runtime.serve.logs import Sink
+from longshore_runtime.serve.ports import require_free_port
 from longshore_runtime.serve.processes import die_with_parent
 from longshore_runtime.serve.state import State
 from longshore_runtime.serve.watch import Watch
@@ -286,23 +286,6 @@ class Launcher:
         """One token through the whole engine: its health alone also says 200 when the core is stuck (vllm#39863)."""
         body: dict[str, object] = {"model": self._task.name, "prompt": "Hi", "max_tokens": 1}
         return self._client.answers("/v1/completions", body, timeout=60)
-
-
-def require_free_port(host: str, port: int) -> None:
-    """Raise Refused when something listens there already, or the port may not be used."""
-    try:
-        with socket.create_server((host, port)):
-            pass
-    except OSError as error:
-        reason = os.strerror(error.errno) if error.errno else str(error)
-        raise Refused(f"port {port} on {host} cannot be used: {reason}", "choose another with --port") from error
-
-
-def choose_port() -> int:
-    """A port on the loopback interface that is free at the moment."""
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        port: int = server.getsockname()[1]
-        return port
 
 
 def _pause(seconds: float, while_true: Callable[[], bool]) -> None:

@@ -20,8 +20,9 @@ from longshore_runtime.serve.engines import open_engine
 from longshore_runtime.serve.engines.port import Task
 from longshore_runtime.serve.engines.vllm_plugin import GROUP, LOAD_FORMAT, NAME
 from longshore_runtime.serve.host import Host
-from longshore_runtime.serve.launcher import Launcher, choose_port
+from longshore_runtime.serve.launcher import Launcher
 from longshore_runtime.serve.model import read_model, read_shape
+from longshore_runtime.serve.ports import choose_port
 from longshore_runtime.serve.state import State
 from support.engine import TestEngine
 from support.models import flip_byte, make_model

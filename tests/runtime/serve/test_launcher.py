@@ -17,7 +17,8 @@ from longshore_runtime.manifest import ModelFacts
 from longshore_runtime.serve import launcher as module
 from longshore_runtime.serve.engines import ENGINES, open_engine
 from longshore_runtime.serve.engines.port import Task
-from longshore_runtime.serve.launcher import Launcher, choose_port
+from longshore_runtime.serve.launcher import Launcher
+from longshore_runtime.serve.ports import choose_port
 from support.engine import TestEngine
 
 
