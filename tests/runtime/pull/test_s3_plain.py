@@ -28,7 +28,7 @@ NAMES = ("config.json", "sub/ü b+c%&?#.bin", "empty", "~/a=b")
 
 @pytest.fixture
 def source(versitygw: S3Server, monkeypatch: pytest.MonkeyPatch) -> PlainS3Source:
-    """A tree of a few names, 1100 small files, and a neighbour that begins alike."""
+    """A tree of names that need quoting, and a neighbour that begins alike."""
     for name, value in versitygw.environment.items():
         monkeypatch.setenv(name, value)
     bucket = f"plain-{os.urandom(4).hex()}"
