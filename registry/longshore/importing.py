@@ -172,7 +172,7 @@ class _Importer:
 
     def _digest(self, entry: Entry, draft: Draft | None, lanes: Lanes, window: int) -> File | None:
         """Read a file once, digest it, pass it on; None when it is not what is published of it."""
-        part = draft.part_size if draft else 2 * CHUNK_SIZE
+        part = draft.part_size if draft else CHUNK_SIZE
         ranges = list(chunk_ranges(entry.size, part)) or [(0, 0)]
         sha256 = hashlib.sha256()
         other = entry.checksum.begin(entry.size) if entry.checksum and entry.checksum.algorithm != "sha256" else None

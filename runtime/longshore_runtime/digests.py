@@ -106,9 +106,9 @@ def digest_file(path: Path, chunk_size: int, see: Callable[[memoryview], None] =
     Raises Refused when the file changes while it is read: its digest would describe no state of it.
     """
     sha256, chunks, size = hashlib.sha256(), [], 0
-    buffer = memoryview(bytearray(chunk_size))
     with open(path, "rb", buffering=0) as file:
         before = os.fstat(file.fileno())
+        buffer = memoryview(bytearray(min(chunk_size, before.st_size + 1)))  # one more: a file that grows is noticed
         while size <= before.st_size and (length := read_fully(file.fileno(), buffer, size)):
             chunk = buffer[:length]
             sha256.update(chunk)

@@ -158,7 +158,7 @@ class FileStore:
         with self._explained(key):
             folder = self._root / _DRAFTS
             _make_folder(folder)
-            return _FileDraft(folder / uuid.uuid4().hex, self._path(key), 2 * chunk_size, partial(self._explained, key))
+            return _FileDraft(folder / uuid.uuid4().hex, self._path(key), chunk_size, partial(self._explained, key))
 
     def _scan(self, folder: str) -> list[tuple[str, bool]]:
         """Names in a folder, sorted, with whether each is a folder itself."""
