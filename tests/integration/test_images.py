@@ -14,6 +14,8 @@ from typing import Any
 import pytest
 
 from longshore import Registry, __version__
+from longshore.signing import Signer, sign
+from support.keys import make_pair
 from support.models import flip_byte
 from support.servers import S3Server
 from testbed import images
@@ -126,6 +128,22 @@ def test_a_damaged_version_is_refused_by_name(
     done = run_container(version.uri, "/mnt/models", **versitygw.environment)
     assert done.returncode == 1
     assert damaged.name in done.stderr
+
+
+def test_the_initializer_reads_signatures(
+    run_container: Container, system: Path, versitygw: S3Server, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With what the image holds: the library that signs is not in it."""
+    version, pair = push(versitygw, model, monkeypatch), make_pair(tmp_path / "keys", "ours")
+    own = {"LONGSHORE_SIGNATURES": "require"}
+    (system / "etc/longshore/keys").mkdir(parents=True)
+    shutil.copy(pair.public, system / "etc/longshore/keys")
+    done = run_container(version.uri, "/mnt/models", **versitygw.environment, **own)
+    assert (done.returncode, "is not signed" in done.stderr) == (1, True), done.stderr
+    sign(Registry(version.uri.partition("/tiny/")[0]), "tiny:1", Signer(pair.private))
+    done = run_container(version.uri, "/mnt/models", **versitygw.environment, **own)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["signed"] == "ours.pub"
 
 
 def test_the_command_line_runs_as_anybody(
