@@ -19,6 +19,7 @@ import botocore.session
 from botocore import UNSIGNED
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError, EndpointConnectionError, NoCredentialsError
+from botocore.parsers import ResponseParserError
 from botocore.utils import parse_timestamp
 
 from longshore_runtime.errors import Interrupted, LongshoreError, NotFound, StoreFailed
@@ -209,8 +210,8 @@ def explained(uri: str) -> Iterator[None]:
         ) from error
     except EndpointConnectionError as error:
         raise StoreFailed(f"nothing answers at the endpoint of {uri}", "check AWS_ENDPOINT_URL and the network") from error
-    except (BotoCoreError, OSError) as error:
-        # OSError: urllib3's errors while a body is read, and sockets' own.
+    except (BotoCoreError, ResponseParserError, OSError) as error:
+        # OSError: urllib3's errors while a body is read, and sockets' own. ResponseParserError: an answer to something else.
         raise Interrupted(
             f"the connection to {uri} failed: {type(error).__name__}", "run the command again; it resumes"
         ) from error
