@@ -85,7 +85,7 @@ cluster-down: setup
 RUNS ?= 3
 
 bench-coldstart: setup
-	@PYTHONPATH=.:tests python -m benchmarks.coldstart --runs $(RUNS)
+	@PYTHONPATH=.:tests python -m benchmarks.coldstart --runs $(RUNS) $(if $(ONLY),--only $(ONLY))
 
 bench-pull: setup
 	@PYTHONPATH=.:tests python -m benchmarks.pull --runs $(RUNS) $(if $(SIZE),--size $(SIZE)) $(if $(MINUTES),--minutes $(MINUTES))

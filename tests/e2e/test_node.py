@@ -289,3 +289,67 @@ def peak_memory(process: int) -> int:
 def volume_of(node: Node, pod: dict[str, Any]) -> Path:
     """Where the model of a pod lies on this machine."""
     return node.folder / "kubelet/pods" / pod["metadata"]["uid"] / "volumes/kubernetes.io~empty-dir/kserve-provision-location"
+
+
+def test_the_weights_arrive_while_the_engine_starts(node: Node, bucket: S3Server, pushed: CommandLine, account: str) -> None:
+    """On a slow line: the launcher is killed in the middle and goes on, and what it serves is what was pushed."""
+    server = urlsplit(bucket.endpoint)
+    assert server.hostname
+    assert server.port
+    with run_throttle(OUTSIDE, (server.hostname, server.port), rate=12 * MIB) as endpoint:
+        give_credentials(node, account, "slow", endpoint)
+        words = ["smollm2:1", *placed(account, "slow"), "--pull", "overlap"]
+        done = pushed("deploy", *words, "--no-wait", timeout=60)
+        assert done.code == 0, done.err
+        eventually(lambda: bool(pulls_of_weights()), "the launcher pulls", timeout=90)
+        models = volume_of(node, pod_of(node, account))
+        assert not (models / ".longshore/manifest.json").exists()
+        assert (models / "config.json").exists()
+        (launcher,) = {parent_of(process) for process in pulls_of_weights()}
+        eventually(lambda: on_disk(models) > 100 * MIB, "a good part is there", timeout=60)
+        assert not list(models.glob("*.safetensors")) or (models / ".longshore/handover.json").exists()
+        os.kill(launcher, signal.SIGKILL)
+        eventually(lambda: main_of(node, account)["restartCount"] == 1, "the launcher is started again", timeout=60)
+        eventually(lambda: "running" in main_of(node, account)["state"], "it runs", timeout=60)
+        done = pushed("deploy", *words, "--timeout", "300", timeout=330)
+    assert done.code == 0, done.err
+    pod = pod_of(node, account)
+    assert (main_of(node, account)["restartCount"], initializer_of(node, account)["restartCount"]) == (1, 0)
+    service = node.read("service", "smollm2-1-predictor", f"--namespace={account}")
+    assert "Paris" in ask(service["spec"]["clusterIP"], "smollm2")
+    told = pushed("logs", "smollm2:1", "-n", account).out
+    (verdict,) = [json.loads(line) for line in told.splitlines() if line.startswith('{"source"')]
+    assert verdict["to_come"] > 100 * MIB
+    assert (models / ".longshore/manifest.json").exists()
+    assert not (models / ".longshore/handover.json").exists()
+    variables = {variable["name"] for variable in pod["spec"]["containers"][0].get("env", [])}
+    assert not variables & {"AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"}
+    status = node.read("inferenceservice", "smollm2-1", f"--namespace={account}")["status"]
+    assert status["modelStatus"]["transitionStatus"] == "UpToDate"
+    assert pushed("undeploy", "smollm2:1", "-n", account, timeout=120).code == 0
+
+
+def main_of(node: Node, namespace: str) -> dict[str, Any]:
+    """What the pod says of its main container."""
+    (status,) = pod_of(node, namespace)["status"]["containerStatuses"]
+    found: dict[str, Any] = status
+    return found
+
+
+def pulls_of_weights() -> list[int]:
+    """The processes that pull weights beside an engine, as this machine numbers them."""
+    return [process for process, words in commands() if b"longshore_runtime.pull.weights" in words and b"/mnt/models" in words]
+
+
+def parent_of(process: int) -> int:
+    (line,) = [line for line in Path(f"/proc/{process}/status").read_text().splitlines() if line.startswith("PPid:")]
+    return int(line.split()[1])
+
+
+def commands() -> Iterator[tuple[int, list[bytes]]]:
+    """Every process of Python on this machine, and its command line."""
+    for place in Path("/proc").glob("[0-9]*/cmdline"):
+        with contextlib.suppress(OSError):
+            words = place.read_bytes().split(b"\0")
+            if b"python" in words[0]:
+                yield int(place.parent.name), words

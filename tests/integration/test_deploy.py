@@ -73,10 +73,12 @@ def test_a_version_comes_up_is_seen_and_goes(longshore: CommandLine, control_pla
     assert "has no m-1; see what runs" in longshore("undeploy", "m:1", "-n", namespace).error
 
 
-def test_the_cache_and_the_keys_reach_the_pod(longshore: CommandLine, control_plane: Cluster, namespace: str) -> None:
+def test_the_cache_the_keys_and_the_way_to_pull_reach_the_pod(
+    longshore: CommandLine, control_plane: Cluster, namespace: str
+) -> None:
     """As KServe resolves them: the container's mounts find the service's volumes, and the model's own place stays."""
     control_plane.kubectl("-n", namespace, "create", "secret", "generic", "signers", "--from-literal=a.pub=x")
-    own = ("--cache", "/srv/cache", "--cache-size", "5GiB", "--keys", "signers")
+    own = ("--cache", "/srv/cache", "--cache-size", "5GiB", "--keys", "signers", "--pull", "overlap")
     done = longshore("deploy", "m@prod", "-n", namespace, "--gpus", "0", *own)
     assert done.code == 0, done.err
     (pod,) = control_plane.read("-n", namespace, "pods")["items"]
@@ -92,6 +94,12 @@ def test_the_cache_and_the_keys_reach_the_pod(longshore: CommandLine, control_pl
     assert seen[1]["/var/cache/longshore/leases"] == (cache, False)
     assert seen[0]["/etc/longshore/keys"][0]["secret"]["secretName"] == "signers"
     assert seen[0]["/mnt/models"][0] == seen[1]["/mnt/models"][0]
+    assert seen[1]["/mnt/models"][1] is False, "the launcher may pull"
+    told_by = [
+        one["valueFrom"]["fieldRef"]["fieldPath"] for one in initializer["env"] if "fieldRef" in one.get("valueFrom", {})
+    ]
+    notes = [path.removeprefix("metadata.annotations['").removesuffix("']") for path in told_by]
+    assert [pod["metadata"]["annotations"][note] for note in notes] == ["overlap", "false"]
     assert {"/tmp", "/dev/shm"} <= seen[1].keys(), "what the runtime mounts stays"
     told = {one["name"]: one["value"] for one in initializer["env"] if "value" in one}
     assert told["LONGSHORE_CACHE_SIZE"] == "5GiB"
