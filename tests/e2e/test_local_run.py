@@ -200,7 +200,7 @@ def test_the_pods_commands_serve_the_version(in_bucket: CommandLine, tmp_path: P
     assert json.loads(done.stdout)["verified"] == "digest"
     main = runtime["spec"]["containers"][0]
     rewritten = [f"--model-dir={folder}", "--host=127.0.0.1", f"--port={port}", f"--health-port={free_port()}"]
-    rewritten += ["--grace=5", "--notice=1", "--log-format=json"]
+    rewritten += ["--grace=5", "--notice=1", f"--cache-dir={tmp_path / 'engine'}", "--log-format=json"]
     launcher = [sys.executable, *main["command"][1:], *rewritten, *service["spec"]["predictor"]["model"]["args"]]
     assert [argument.partition("=")[0] for argument in main["args"]] == [argument.partition("=")[0] for argument in rewritten]
     with subprocess.Popen(launcher, env=environment, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as process:

@@ -1,8 +1,8 @@
 """`s3://` in a store that the environment names in full: its endpoint, and keys or none.
 
 That is how KServe gives a pod a store other than AWS, and nothing has to be found out then. To import botocore and to have it
-read its descriptions takes a core longer than to receive and verify half a gigabyte; here a question is signed in a
-millisecond. Whatever is not answered as hoped for is asked again by the ordinary source, which knows what it means.
+read its descriptions takes a good part of a short pull; here a question is signed in a millisecond. Whatever is not answered
+as hoped for is asked again by the ordinary source, which knows what it means.
 """
 
 from __future__ import annotations
