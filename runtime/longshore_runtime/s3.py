@@ -197,6 +197,22 @@ def is_absent(error: ClientError) -> bool:
     return error_code(error) in _ABSENT
 
 
+class Misdirected(BotoCoreError):
+    """An answer without what every answer to the question has: it is to another question. Asking again helps."""
+
+    fmt = "the store's answer is not to what was asked"
+
+
+def take(answer: Mapping[str, Any], *path: str) -> Any:
+    """What lies at the path in an answer that cannot be without it; raises Misdirected."""
+    found: Any = answer
+    for name in path:
+        if not isinstance(found, Mapping) or name not in found:
+            raise Misdirected
+        found = found[name]
+    return found
+
+
 @contextmanager
 def explained(uri: str) -> Iterator[None]:
     """Turn what boto3 raises inside into one sentence about `uri` with what to do next."""

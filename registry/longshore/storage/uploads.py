@@ -102,7 +102,7 @@ class Upload:
         A store copies at most `limit` bytes by one request; more are copied in parts.
         """
         place: Any = {"Bucket": bucket, "Key": key}
-        tag = self._client.head_object(**place)["ETag"]
+        tag = s3.take(self._client.head_object(**place), "ETag")
         if self._content.file.size <= limit:
             noted: Any = {"MetadataDirective": "REPLACE", "Metadata": self._metadata}
             lanes.run([lambda: self._patient.copy_object(**self._where, **noted, CopySource=place, CopySourceIfMatch=tag)])
@@ -119,14 +119,16 @@ class Upload:
                 CopySourceIfMatch=tag,
                 CopySourceRange=f"bytes={offset}-{offset + length - 1}",
             )
-            return {"PartNumber": number, "ETag": answer["CopyPartResult"]["ETag"]}
+            return {"PartNumber": number, "ETag": s3.take(answer, "CopyPartResult", "ETag")}
 
         size = self._content.file.size
         ranges = chunk_ranges(size, max(min(COPIED_PART_SIZE, limit), -(-size // MAX_PARTS)))
         self._complete(upload, lanes.run([partial(copy, number, *each) for number, each in enumerate(ranges, start=1)]))
 
     def _begin(self, creation: Any) -> str:
-        return self._client.create_multipart_upload(**self._where, Metadata=self._metadata, **creation)["UploadId"]
+        return str(
+            s3.take(self._client.create_multipart_upload(**self._where, Metadata=self._metadata, **creation), "UploadId")
+        )
 
     def _resume(self, checksum: Checksum) -> tuple[str, dict[int, Any]] | None:
         """An unfinished upload of the key that was begun the same way, the one with most parts, and its parts by number."""
@@ -176,7 +178,7 @@ class S3Draft:
 
     def _begin(self) -> str:
         creation: Any = self._checksum.creation
-        return self._client.create_multipart_upload(**self._where, **creation)["UploadId"]
+        return str(s3.take(self._client.create_multipart_upload(**self._where, **creation), "UploadId"))
 
     def put(self, number: int, data: bytes | bytearray) -> None:
         value = self._checksum.of(data)
@@ -215,7 +217,7 @@ def is_vouched(head: Any, file: File) -> bool | None:
 
     None where the two have no such checksum in common; one of an upload's parts is none of the whole.
     """
-    if head["ContentLength"] != file.size:
+    if head.get("ContentLength") != file.size:
         return False
     if (stored := head.get("ChecksumCRC64NVME")) and file.crc64nvme is not None:
         return bool(stored == spell_checksum(file.crc64nvme))
@@ -226,7 +228,7 @@ def is_vouched(head: Any, file: File) -> bool | None:
 
 def is_stored(head: Any, content: Content) -> bool | None:
     """The same; where the store keeps no checksum, what was noted of the object when it was sent has to do."""
-    verdict, noted = is_vouched(head, content.file), head["Metadata"].get(SHA256)
+    verdict, noted = is_vouched(head, content.file), head.get("Metadata", {}).get(SHA256)
     return verdict if verdict is not None or not noted else bool(noted == content.file.sha256)
 
 

@@ -205,14 +205,23 @@ def test_bytes_damaged_on_the_way_are_refused_by_the_store_and_sent_again(
     assert store.holds(KEY, content, lanes, reread=True)
 
 
-def test_answers_about_other_bytes_are_not_believed_for_ever(
-    store: S3Store, content: Content, lanes: Lanes, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("answer", [{"ETag": '"x"', "ChecksumCRC64NVME": encode_crc64(1)}, {}], ids=["of other bytes", "empty"])
+def test_answers_to_other_requests_are_not_believed_for_ever(
+    store: S3Store, content: Content, lanes: Lanes, monkeypatch: pytest.MonkeyPatch, answer: dict[str, str]
 ) -> None:
-    answer = {"ETag": '"x"', "ChecksumCRC64NVME": encode_crc64(1)}
     monkeypatch.setattr(store._bulk, "upload_part", lambda **_: answer)
     monkeypatch.setattr("time.sleep", lambda _: None)
     with pytest.raises(Interrupted, match="got other bytes than were sent; run"):
         store.put_file(KEY, content, lanes, lambda _: None)
+
+
+def test_an_upload_that_was_begun_with_an_answer_to_another_request_is_begun_again(
+    store: S3Store, content: Content, lanes: Lanes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begin, answers = store._bulk.create_multipart_upload, iter([{"ETag": '"x"'}])
+    monkeypatch.setattr(store._bulk, "create_multipart_upload", lambda **arguments: next(answers, None) or begin(**arguments))
+    store.put_file(KEY, content, lanes, lambda _: None)
+    assert store.holds(KEY, content, lanes, reread=True)
 
 
 def test_the_checksum_is_one_that_the_store_is_seen_to_verify(server: S3Server, moto: S3Server) -> None:
