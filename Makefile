@@ -2,6 +2,7 @@
 #
 #   make demo     a real model, pushed, served by a real engine, rendered for KServe
 #   make test     lint, types, contracts, every test
+#   make test-light  the same without what starts a real engine or node
 #   make test-faults  10 000 faults between a push, a pull and a real S3 server (FAULTS=…)
 #   make test-reliability  kills, races and histories of the registry at full size, an hour or two
 #   make check    lint, types and contracts alone
@@ -27,7 +28,7 @@ READY := .venv/.ready-$(ENGINE)
 export PATH := $(CURDIR)/.venv/bin:$(CURDIR)/.tools/bin:$(PATH)
 unexport PYTHONPATH VIRTUAL_ENV
 
-.PHONY: help setup demo check test test-faults test-reliability cluster cluster-down bench-coldstart bench-pull bench-push bench-serve lock models clean
+.PHONY: help setup demo check test test-light test-faults test-reliability cluster cluster-down bench-coldstart bench-pull bench-push bench-serve lock models clean
 
 help:
 	@sed -n 's/^#  *make/  make/p' Makefile
@@ -62,11 +63,15 @@ check: setup
 # What starts an engine or a node wants the machine for itself; everything else shares its cores.
 HEAVY := engine or node
 # pytest exits with 5 where PYTEST_ARGS names no test of that half.
-HALF = { pytest $(1) $(PYTEST_ARGS) || test $$? -eq 5; }
+HALF = { pytest $(PYTEST_ARGS) $(1) || test $$? -eq 5; }
+LIGHT := -m "not ($(HEAVY))" --numprocesses auto --dist loadfile
 
 test: check
-	@failed=0; $(call HALF,-m "not ($(HEAVY))" --numprocesses auto --dist loadfile) || failed=1; \
+	@failed=0; $(call HALF,$(LIGHT)) || failed=1; \
 	  $(call HALF,-m "$(HEAVY)") || failed=1; exit $$failed
+
+test-light: check
+	@$(call HALF,$(LIGHT))
 
 FAULTS ?= 10000
 
