@@ -198,7 +198,10 @@ def test_other_bytes_under_a_version_that_exists_are_refused(pushed: CommandLine
         (("verify", "."), "has no manifest to be held against"),
         (("list", "--registry", "ftp://x"), "ftp://x is not a registry's address; use one of file://…, s3://…"),
         (("list", "--registry", "s3://user:hidden@b/x"), "s3://b/x is not an S3 address"),
-        (("run", "m:1", "--", "--port=5"), "--port is the launcher's, not the engine's; use --port instead"),
+        (
+            ("run", "m:1", "--", "--port=5"),
+            "--port is the launcher's, not the engine's; leave it out; whoever starts the engine says so with --port",
+        ),
         (("render", "m@prod", "-n", "n" * 60), "is too long for KServe's host names"),
         (("render", "m@prod", "-o", "/proc/x"), "cannot write to /proc/x"),
     ],

@@ -20,7 +20,8 @@ CACHE_AT = "/var/cache/longshore"
 """Where containers see the cache."""
 
 _CACHE, _KEYS = "longshore-cache", "longshore-keys"
-_CLAIM = re.compile(r"pvc://([a-z0-9]([-a-z0-9.]*[a-z0-9])?)/?")
+_NAME = r"[a-z0-9]([-a-z0-9.]*[a-z0-9])?"
+_CLAIM = re.compile(rf"pvc://({_NAME})/?")
 
 
 @dataclass(frozen=True)
@@ -60,6 +61,8 @@ def check_attachments(attachments: Attachments) -> None:
         if cache is None:
             raise LongshoreError("there is no cache that could have a size", "give --cache, too")
         parse_size(attachments.cache_size)
+    if attachments.keys is not None and not re.fullmatch(_NAME, attachments.keys):  # an empty one, too: it would ask for none
+        raise LongshoreError(f"{attachments.keys!r} is not the name of a secret", "give the secret that has the public keys")
 
 
 def pod_volumes(attachments: Attachments) -> list[Any] | None:

@@ -77,6 +77,8 @@ def test_what_no_pod_could_be_given_is_refused() -> None:
         (Attachments("pvc://claim/folder"), "no place for a cache"),
         (Attachments(cache_size="5Gi"), "give --cache, too"),
         (Attachments("/srv", "much"), "not a size"),
+        (Attachments(keys=""), "'' is not the name of a secret"),
+        (Attachments(keys="a/b"), "not the name of a secret"),
     ):
         with pytest.raises(LongshoreError, match=why):
             render(attachments)

@@ -118,7 +118,7 @@ def test_the_user_wins_over_the_version_and_the_version_over_us() -> None:
 
 @pytest.mark.parametrize("argument", ["--port=1", "--host", "--model=/x", "--served_model_name"])
 def test_what_the_launcher_must_know_is_not_the_engines(argument: str) -> None:
-    with pytest.raises(LongshoreError, match="is the launcher's, not the engine's; use "):
+    with pytest.raises(LongshoreError, match="is the launcher's, not the engine's; leave it out; "):
         command((argument,))
 
 

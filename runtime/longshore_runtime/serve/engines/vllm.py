@@ -96,7 +96,8 @@ class VLLM:
         for option in group_options(arguments):
             if option.name in OWNED:
                 raise LongshoreError(
-                    f"--{option.name} is the launcher's, not the engine's", f"use {OWNED[option.name]} instead"
+                    f"--{option.name} is the launcher's, not the engine's",
+                    f"leave it out; whoever starts the engine says so with {OWNED[option.name]}",
                 )
 
     def waits(self, task: Task) -> bool:
