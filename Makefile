@@ -60,11 +60,11 @@ check: setup
 	@mypy
 	@lint-imports --no-logo
 
-# What starts an engine or a node wants the machine for itself; everything else shares its cores.
+# What starts an engine or a node wants the machine for itself; everything else shares its cores, each with servers of its own.
 HEAVY := engine or node
 # pytest exits with 5 where PYTEST_ARGS names no test of that half.
 HALF = { pytest $(PYTEST_ARGS) $(1) || test $$? -eq 5; }
-LIGHT := -m "not ($(HEAVY))" --numprocesses auto --dist loadfile
+LIGHT := -m "not ($(HEAVY))" --numprocesses auto --maxprocesses 4 --dist loadfile
 
 test: check
 	@failed=0; $(call HALF,$(LIGHT)) || failed=1; \
