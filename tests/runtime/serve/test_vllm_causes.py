@@ -131,7 +131,7 @@ WRITTEN = [
     ),
     ("safetensors_rust.SafetensorError: Error while deserializing header: invalid", "damaged-weights", "a file of weights is"),
     ("RuntimeError: Cannot find any model weights with `/mnt/models`", "no-weights", "holds no weights that it can read"),
-    ("OSError: [Errno 30] Read-only file system: '/nonexistent/.cache'", "read-only", "it may not write to /nonexistent/.cache"),
+    ("OSError: [Errno 30] Read-only file system: '/home/x/.cache'", "read-only", "it may not write to /home/x/.cache"),
     ("OSError: [Errno 28] No space left on device", "disk-full", "a disk is full"),
 ]
 
