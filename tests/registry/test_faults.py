@@ -10,13 +10,15 @@ import random
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from conftest import use_server
 from longshore import Registry
 from longshore.storage import uploads
-from longshore_runtime.errors import LongshoreError, StoreFailed
+from longshore.storage.file import FileStore
+from longshore_runtime.errors import Interrupted, LongshoreError, StoreFailed
 from longshore_runtime.manifest import CHUNK_SIZE
 from support.models import make_model
 from support.proxy import PASSING, Faults, run_proxy, sleep
@@ -136,3 +138,21 @@ def test_credentials_that_end_in_mid_push_are_said_and_the_next_push_goes_on(
     pushed = Registry(bucket).push(models[0], "m:1")
     assert pushed.sent < pushed.size
     assert Registry(bucket).verify("m:1") == []
+
+
+def test_a_file_that_the_store_says_it_has_and_does_not_list_is_not_committed(
+    tmp_path: Path, models: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put = FileStore.put_file
+
+    def lose(store: FileStore, key: str, *arguments: Any) -> int:
+        return 0 if key.endswith("tokenizer.json") else put(store, key, *arguments)
+
+    registry = Registry((tmp_path / "registry").as_uri())
+    with monkeypatch.context() as patch:
+        patch.setattr(FileStore, "put_file", lose)
+        with pytest.raises(Interrupted, match=r"has not kept tokenizer\.json of m, although it said so; run"):
+            registry.push(models[0], "m:1")
+    assert not registry.labels("m")
+    assert registry.push(models[0], "m:1").created
+    assert registry.verify("m:1") == []

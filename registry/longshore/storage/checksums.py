@@ -42,12 +42,12 @@ class Checksum:
         return {self.parameter: value}
 
     def confirms(self, answer: Mapping[str, Any], value: str) -> bool:
-        """Whether the store's answer is about a body of this checksum. One that names none contradicts nothing.
+        """Whether the store says that it has taken a body of this checksum.
 
-        One without an ETag, which every store gives to what it has taken, is an answer to another request.
+        An answer that does not name it may be to another request, whatever its status: a connection that a proxy confused
+        can hand over the answer to the one before, while the store has refused this one.
         """
-        told = answer.get(self.answer)
-        return "ETag" in answer and (told is None or told == self._told(value))
+        return answer.get(self.answer) == self._told(value)
 
     def matches(self, listed: Mapping[str, Any], length: int, value: str) -> bool:
         """Whether the part that the store lists is of this length and has this checksum."""
@@ -90,10 +90,13 @@ def choose(client: S3Client, bucket: str, key: str) -> Checksum:
 
 
 def _is_verified(checksum: Checksum, client: S3Client, bucket: str, key: str) -> bool:
-    """Whether the right value is accepted and a wrong one is not."""
+    """Whether the right value is accepted, and named in the answer, and a wrong one is not."""
     for body in (b"bytes", b"other bytes"):
+        value = checksum.of(body)
         try:
-            client.put_object(Bucket=bucket, Key=key, Body=b"bytes", **checksum.request(checksum.of(body)))
+            answer = client.put_object(Bucket=bucket, Key=key, Body=b"bytes", **checksum.request(value))
+            if body == b"bytes" and not checksum.confirms(answer, value):
+                return False
         except ClientError as error:
             status = error.response["ResponseMetadata"]["HTTPStatusCode"]
             if status not in (400, 501):

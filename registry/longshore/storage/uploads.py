@@ -155,12 +155,14 @@ class Upload:
         return {part["PartNumber"]: part for page in pages for part in page.get("Parts", [])}
 
     def _complete(self, upload: str, parts: list[dict[str, Any]], **whole: Any) -> None:
-        self._patient.complete_multipart_upload(
+        answer = self._patient.complete_multipart_upload(
             **self._where,
             UploadId=upload,
             MultipartUpload={"Parts": cast(Any, parts)},
             **whole,
         )
+        if s3.take(answer, "Key") != self._where["Key"]:
+            raise s3.Misdirected
 
 
 class S3Draft:

@@ -205,7 +205,11 @@ def test_bytes_damaged_on_the_way_are_refused_by_the_store_and_sent_again(
     assert store.holds(KEY, content, lanes, reread=True)
 
 
-@pytest.mark.parametrize("answer", [{"ETag": '"x"', "ChecksumCRC64NVME": encode_crc64(1)}, {}], ids=["of other bytes", "empty"])
+@pytest.mark.parametrize(
+    "answer",
+    [{"ETag": '"x"', "ChecksumCRC64NVME": encode_crc64(1)}, {"ETag": '"x"'}, {}],
+    ids=["of other bytes", "of a HEAD", "empty"],
+)
 def test_answers_to_other_requests_are_not_believed_for_ever(
     store: S3Store, content: Content, lanes: Lanes, monkeypatch: pytest.MonkeyPatch, answer: dict[str, str]
 ) -> None:
@@ -220,6 +224,16 @@ def test_an_upload_that_was_begun_with_an_answer_to_another_request_is_begun_aga
 ) -> None:
     begin, answers = store._bulk.create_multipart_upload, iter([{"ETag": '"x"'}])
     monkeypatch.setattr(store._bulk, "create_multipart_upload", lambda **arguments: next(answers, None) or begin(**arguments))
+    store.put_file(KEY, content, lanes, lambda _: None)
+    assert store.holds(KEY, content, lanes, reread=True)
+
+
+def test_an_upload_that_was_finished_with_an_answer_to_another_request_is_finished_again(
+    store: S3Store, content: Content, lanes: Lanes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    finish, answers = store._bulk.complete_multipart_upload, iter([{"Key": "another", "ETag": '"x"'}])
+    for client in (store._bulk, store._patient):
+        monkeypatch.setattr(client, "complete_multipart_upload", lambda **given: next(answers, None) or finish(**given))
     store.put_file(KEY, content, lanes, lambda _: None)
     assert store.holds(KEY, content, lanes, reread=True)
 
