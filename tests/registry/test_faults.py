@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import random
+import shutil
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -65,6 +66,7 @@ def test_no_fault_commits_a_wrong_byte(
 ) -> None:
     faults = Faults(0.12, limit=FAULTS)
     refused = 0
+    assert versitygw.folder
     with run_proxy(versitygw, faults) as proxy:
         for number in attempts(faults):
             model, reference = random.Random(number).choice(models), f"m{number}:1"
@@ -84,6 +86,8 @@ def test_no_fault_commits_a_wrong_byte(
             assert clean.verify(reference) == []
             for pulled in (tmp_path / str(number)).glob("[a-z]*"):
                 assert pulled.read_bytes() == (model / pulled.name).read_bytes()
+            shutil.rmtree(tmp_path / str(number), ignore_errors=True)  # ten thousand faults leave tens of gigabytes
+            shutil.rmtree(versitygw.folder / bucket.split("/")[2] / "r" / f"m{number}")
     assert faults.injected.total() >= FAULTS
     assert set(faults.injected) == set(PASSING) or FAULTS < 1000
     print(f"{faults.injected.total()} faults in {faults.requests} requests, {refused} refusals: {dict(faults.injected)}")
