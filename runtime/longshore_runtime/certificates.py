@@ -43,6 +43,17 @@ def trusted_certificates(environment: Mapping[str, str] = os.environ) -> ssl.SSL
     return context
 
 
+def trust_bundle(bundle: Path | None) -> ssl.SSLContext:
+    """A client's context that trusts the authorities in one file or folder, as S3's settings name them; None: everybody."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    if bundle is None:
+        context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    else:
+        context.load_verify_locations(**{"capath" if bundle.is_dir() else "cafile": str(bundle)})
+    return context
+
+
 def machine_bundles() -> list[Path]:
     """Mozilla's bundle that botocore brings: images without certificates of their own need one."""
     if (found := importlib.util.find_spec("botocore")) is None or not found.origin:

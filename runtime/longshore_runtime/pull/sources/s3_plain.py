@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import quote, unquote_plus, urlsplit
 from xml.etree import ElementTree
 
-from longshore_runtime.certificates import machine_bundles
+from longshore_runtime.certificates import machine_bundles, trust_bundle
 from longshore_runtime.digests import crc64nvme
 from longshore_runtime.errors import Interrupted
 from longshore_runtime.pull.sources.port import Entry, Source
@@ -96,14 +96,12 @@ class Store:
 
     def trust(self) -> ssl.SSLContext:
         """Whom a connection trusts."""
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-        context.minimum_version = ssl.TLSVersion.TLSv1_2
         if self.verify is False:
-            context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
-            return context
-        bundle = self.verify if isinstance(self.verify, str) else str(next(iter(machine_bundles()), ""))
-        context.load_verify_locations(**{"capath" if Path(bundle).is_dir() else "cafile": bundle})
-        return context
+            return trust_bundle(None)
+        bundles = [Path(self.verify)] if isinstance(self.verify, str) else machine_bundles()
+        if not bundles:
+            raise FileNotFoundError("no certificates to trust")
+        return trust_bundle(bundles[0])
 
 
 def find_store(environment: Mapping[str, str] = os.environ) -> Store | None:

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from botocore import UNSIGNED
 from botocore.httpsession import get_cert_path
 
+from longshore_runtime.certificates import trust_bundle
 from longshore_runtime.ranges import PATIENCE, RangeReader
 from longshore_runtime.s3_settings import read_s3_settings
 
@@ -55,14 +56,7 @@ class SignedRanges:
     def _trust(self) -> ssl.SSLContext:
         """Whom the client trusts."""
         verify = self._session._verify
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-        context.minimum_version = ssl.TLSVersion.TLSv1_2
-        if not verify:
-            context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
-            return context
-        bundle = Path(str(get_cert_path(verify)))
-        context.load_verify_locations(**{"capath" if bundle.is_dir() else "cafile": str(bundle)})
-        return context
+        return trust_bundle(Path(str(get_cert_path(verify))) if verify else None)
 
     def _forget(self, key: str) -> None:
         with self._lock:
