@@ -12,6 +12,7 @@ from awscrt.checksums import crc64nvme
 
 from longshore import layout
 from longshore.adapters import require_base
+from longshore.completeness import require_complete
 from longshore.dependents import add_dependent
 from longshore.guards import in_flight
 from longshore.importing import bring
@@ -23,7 +24,7 @@ from longshore.storage.port import Store
 from longshore.version import Version, make_version
 from longshore_runtime import tree
 from longshore_runtime.digests import digest_file
-from longshore_runtime.errors import Corrupt, Interrupted, LongshoreError, Refused
+from longshore_runtime.errors import Corrupt, LongshoreError, Refused
 from longshore_runtime.manifest import CHUNK_SIZE, Base, File, Manifest, Serving
 from longshore_runtime.progress import Progress
 from longshore_runtime.pull.patterns import Patterns
@@ -137,19 +138,10 @@ class Pusher:
             if manifest.base:
                 add_dependent(self._store, manifest.base, target.model, manifest.digest)
             sent = send_tree(self._store, target.model, manifest, content_of, copy_of, self._progress, repair=self._repair)
-            self._require_listed(target.model, manifest)
+            require_complete(self._store, target.model, manifest)
             flight.confirm()
             version, created = self._commit(target, label, manifest, message)
         return version, created, manifest.size, sent
-
-    def _require_listed(self, model: str, manifest: Manifest) -> None:
-        """Raise Interrupted unless the store lists every file, whatever it has answered when it was sent."""
-        folder = layout.tree_folder(model, manifest.digest)
-        sizes = {stored.key.removeprefix(folder): stored.size for stored in self._store.list_tree(folder)}
-        if missing := next((file.path for file in manifest.files if sizes.get(file.path) != file.size), None):
-            raise Interrupted(
-                f"the store has not kept {missing} of {model}, although it said so", "run the command again; it resumes"
-            )
 
     def _agree(self, target: Reference, label: str, manifest: Manifest) -> Manifest:
         """The manifest to commit: the one that the version has, when its content is the same.

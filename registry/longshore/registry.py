@@ -18,6 +18,7 @@ from longshore import deletion, layout
 from longshore.adapters import Composition, Part, check_together, layer, pin, pull_together
 from longshore.aliases import Aliases, AliasMove, check_movable
 from longshore.collection import Collector, Garbage
+from longshore.completeness import find_missing, require_complete
 from longshore.copying import copy_objects, copy_tree
 from longshore.dependents import add_dependent, list_dependents
 from longshore.events import Log
@@ -402,6 +403,7 @@ class Registry:
             sent = copy_tree(version.uri, manifest, to._store, version.model, shown)
             folder = layout.signatures_folder(version.model, version.digest)
             copy_objects(self._store, to._store, [stored.key for stored in self._store.list_tree(folder)])
+            require_complete(to._store, version.model, manifest)
             flight.confirm()
             record = VersionRecord(digest=version.digest, created=now(), by=to._identity, message=version.message)
             created = to._store.create(layout.version_key(version.model, version.version), record.encode()).won
@@ -476,16 +478,12 @@ class Registry:
         return version
 
     def _refuse_incomplete(self, version: Version) -> None:
-        folder = layout.tree_folder(version.model, version.digest)
-        sizes = {stored.key.removeprefix(folder): stored.size for stored in self._store.list_tree(folder)}
-        if self._store.read(layout.manifest_key(version.model, version.digest)) is not None:
-            manifest = self.manifest(version)
-            if all(sizes.get(file.path) == file.size for file in manifest.files):
-                return
-        raise Refused(
-            f"the files of {version.reference} have been removed by a gc",
-            f"push them as another version: longshore push DIRECTORY {version.model}",
-        )
+        has_manifest = self._store.read(layout.manifest_key(version.model, version.digest)) is not None
+        if not has_manifest or find_missing(self._store, version.model, self.manifest(version)) is not None:
+            raise Refused(
+                f"the files of {version.reference} have been removed by a gc",
+                f"push them as another version: longshore push DIRECTORY {version.model}",
+            )
 
     def find_garbage(self, model: str | None = None, *, grace: float) -> tuple[Collector, list[Garbage]]:
         """What no version needs any more, in one model or in all; nothing younger than `grace` seconds."""

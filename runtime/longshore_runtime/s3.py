@@ -101,6 +101,8 @@ def connect(s3: Mapping[str, Any] | None = None, read_timeout: float | None = No
             client = address(style)
         ask_again: Any = _ask_again
         client.meta.events.register("needs-retry.s3", ask_again)
+        take_error: Any = _take_error
+        client.meta.events.register("before-parse.s3", take_error)
     except (BotoCoreError, ValueError) as error:
         raise StoreFailed(
             f"the S3 settings cannot be used: {error}", "check AWS_PROFILE, AWS_ENDPOINT_URL and ~/.aws"
@@ -112,6 +114,12 @@ def _ask_again(response: Any, attempts: int, **_: Any) -> float | None:
     """For botocore: seconds until a request that was damaged on its way is sent once more; None where it was not."""
     code = response[1].get("Error", {}).get("Code") if response else None
     return 0.0 if code in DAMAGED and attempts < _READ_ATTEMPTS else None
+
+
+def _take_error(response_dict: dict[str, Any], **_: Any) -> None:
+    """For botocore: an error's answer that names a checksum as an object's would is still an error, and read by its status."""
+    if response_dict["status_code"] >= 300 and not isinstance(response_dict["body"], bytes):
+        response_dict["body"] = b""
 
 
 def _open_session() -> botocore.session.Session:

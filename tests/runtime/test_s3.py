@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
 import pytest
 from botocore.parsers import ResponseParserError
 
 from longshore_runtime.errors import Interrupted
-from longshore_runtime.s3 import Misdirected, explained, take
+from longshore_runtime.s3 import Misdirected, S3Folder, explained, take
 
 
 @pytest.mark.parametrize("error", [Misdirected(), ResponseParserError("not XML"), ConnectionResetError()])
@@ -20,3 +26,37 @@ def test_what_every_answer_has_is_taken_from_it() -> None:
     for answer in ({}, {"a": "b"}, {"a": {}}):
         with pytest.raises(Misdirected):
             take(answer, "a", "b")
+
+
+@pytest.fixture
+def answers(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[int]]:
+    """The statuses that a store answers with, one after the other; each answer names a checksum as if it had an object."""
+    statuses: list[int] = []
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            body = b"object" if (status := statuses.pop(0)) == 200 else b"<Error><Code>Odd</Code></Error>"
+            self.send_response(status)
+            self.send_header("Content-Length", str(len(body)))
+            self.send_header("x-amz-checksum-sha256", base64.b64encode(hashlib.sha256(b"object").digest()).decode())
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        monkeypatch.setenv("AWS_ENDPOINT_URL_S3", f"http://127.0.0.1:{server.server_port}")
+        monkeypatch.setenv("AWS_ACCESS_KEY_ID", "key")
+        monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
+        monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+        yield statuses
+        server.shutdown()
+
+
+@pytest.mark.parametrize(("statuses", "found"), [([500, 503, 200], b"object"), ([404], None), ([500, 404], None)])
+def test_an_error_that_names_a_checksum_is_an_error_still(answers: list[int], statuses: list[int], found: bytes | None) -> None:
+    answers += statuses
+    assert S3Folder("s3://bucket/registry").read("key") == found
+    assert not answers

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import signal
 import time
 from pathlib import Path
 
@@ -16,6 +15,7 @@ from longshore_runtime.handover import HANDOVER, PREVIEW, read_handover
 from longshore_runtime.manifest import ModelFacts, Serving
 from longshore_runtime.progress import Silent
 from longshore_runtime.pull.engine import pull
+from longshore_runtime.pull.rate import MAX_RATE
 from longshore_runtime.serve.arrival import choose_folder, expect
 from longshore_runtime.serve.engines import open_engine
 from longshore_runtime.serve.engines.port import Task
@@ -103,10 +103,11 @@ def test_wrong_weights_stop_the_engine(folder: Path, uri: str, versitygw: S3Serv
 
 def test_told_to_stop_in_the_middle_it_leaves_what_the_next_one_goes_on_with(folder: Path) -> None:
     started = Started(folder, behaviour="silent")
-    started.launcher.start()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv(MAX_RATE, "100KB/s")  # so that it is not done before it is told to stop
+        started.launcher.start()
     assert started.arrival
     assert started.arrival._process
-    os.kill(started.arrival._process.pid, signal.SIGSTOP)  # so that it is not done before it is told to stop
     started.launcher.stop(grace=0)
     assert started.arrival._process.poll() is not None
     assert (folder / HANDOVER).exists()
