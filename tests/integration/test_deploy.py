@@ -108,7 +108,7 @@ def test_the_cache_the_keys_and_the_way_to_pull_reach_the_pod(
     assert initializer["securityContext"]["capabilities"] == {"drop": ["ALL"]}
 
 
-@pytest.mark.timeout(240)
+@pytest.mark.timeout(400)
 def test_an_adapter_comes_up_with_its_base_in_one_pod(
     longshore: CommandLine, control_plane: Cluster, namespace: str, tmp_path: Path
 ) -> None:
@@ -201,7 +201,7 @@ def test_cpu_is_followed_by_kserves_autoscaler(longshore: CommandLine, control_p
     assert (metric["resource"]["name"], metric["resource"]["target"]["averageUtilization"]) == ("cpu", 70)
 
 
-@pytest.mark.timeout(240)
+@pytest.mark.timeout(400)
 def test_the_queue_drives_the_number_of_pods(
     longshore: CommandLine, control_plane: Cluster, namespace: str, prometheus: FakePrometheus
 ) -> None:

@@ -14,7 +14,7 @@ from testbed.images import TAG_PREFIX
 from testbed.namespace import SETTINGS
 from testbed.node import Node
 
-pytestmark = pytest.mark.timeout(300)
+pytestmark = pytest.mark.timeout(600)
 
 IMAGE = f"{TAG_PREFIX}/storage-initializer:{__version__}"
 FETCH = "import urllib.request; print(urllib.request.urlopen('http://web.{namespace}.svc.cluster.local', timeout=5).status)"

@@ -14,7 +14,7 @@ from testbed import node as real
 from testbed.cluster import eventually
 from testbed.supervisor import processes_of
 
-pytestmark = [pytest.mark.node, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.node, pytest.mark.timeout(600)]
 
 HOLD = """
 import sys, time

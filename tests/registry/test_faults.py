@@ -60,7 +60,7 @@ def attempts(faults: Faults) -> Iterator[int]:
         yield number
 
 
-@pytest.mark.timeout(60 + FAULTS)
+@pytest.mark.timeout(300 + FAULTS)
 def test_no_fault_commits_a_wrong_byte(
     versitygw: S3Server, bucket: str, models: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -28,13 +28,13 @@ def crash(*arguments: str | int | Path, timeout: float, **environment: str) -> i
     return int(done.stdout.split()[0])
 
 
-@pytest.mark.timeout(3600 if FULL else 120)
+@pytest.mark.timeout(3600 if FULL else 300)
 def test_a_kill_at_any_call_on_the_file_system_leaves_everything_whole(tmp_path: Path) -> None:
     points = crash("file", tmp_path, 1 if FULL else 29, "all", timeout=3500 if FULL else 110)
     assert points >= (550 if FULL else 15)  # 564 counted
 
 
-@pytest.mark.timeout(7200 if FULL else 120)
+@pytest.mark.timeout(7200 if FULL else 300)
 def test_a_kill_at_any_request_to_a_server_leaves_everything_whole(tmp_path: Path) -> None:
     with run_versitygw(tmp_path / "server") as server:
         server.make_bucket("crash")

@@ -17,7 +17,7 @@ from support.races import move_one_alias, push_one_version, run_race
 FULL = os.environ.get("LONGSHORE_RELIABILITY") == "full"
 PROCESSES, ROUNDS = (16, 100) if FULL else (4, 3)
 
-pytestmark = pytest.mark.timeout(3600 if FULL else 120)
+pytestmark = pytest.mark.timeout(3600 if FULL else 300)
 
 
 def test_one_process_wins_each_version(root: str, tmp_path: Path) -> None:

@@ -193,4 +193,4 @@ TestRegistryMachine.settings = settings(
     stateful_step_count=40 if FULL else 25,
     suppress_health_check=list(HealthCheck),
 )
-TestRegistryMachine.pytestmark = [pytest.mark.timeout(3600 if FULL else 120)]
+TestRegistryMachine.pytestmark = [pytest.mark.timeout(3600 if FULL else 300)]

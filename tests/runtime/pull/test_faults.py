@@ -92,7 +92,7 @@ def source(
             yield f"{site.endpoint}/{name}#sha256={sha256(FILES[name])}", site, {name: FILES[name]}
 
 
-@pytest.mark.timeout(120 + FAULTS)
+@pytest.mark.timeout(300 + FAULTS)
 @pytest.mark.parametrize("every", [3, 6])
 def test_no_fault_leaves_a_wrong_byte(
     source: tuple[str, FakeHuggingFace | FakeModelScope | FakeSite, dict[str, bytes]],

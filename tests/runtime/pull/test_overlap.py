@@ -145,7 +145,7 @@ def test_an_engine_sees_the_heads_of_what_is_still_to_come(
     whole = (model / last).read_bytes()
     assert head == whole[: 8 + struct.unpack("<Q", whole[:8])[0]]
     assert told.verdict
-    assert 0 < told.verdict["fetched"] <= 8 * CHUNK
+    assert 0 < told.verdict["fetched"] <= sum(path.stat().st_size for path in model.glob("*.safetensors") if path.name != first)
     assert (target / last).read_bytes() == whole
 
 
