@@ -271,7 +271,7 @@ def test_ctrl_c_during_a_push_leaves_nothing_half_done(longshore: CommandLine, m
             assert process.poll() is None
             time.sleep(0.01)
         process.send_signal(signal.SIGINT)
-        _, err = process.communicate(timeout=30)
+        _, err = process.communicate(timeout=90)
     assert process.returncode == 130
     assert err.splitlines()[-1].startswith("interrupted; nothing is half-done")
     assert "Traceback" not in err

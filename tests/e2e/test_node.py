@@ -178,8 +178,8 @@ def test_a_flipped_byte_in_the_bucket_keeps_a_version_from_serving(
         found: dict[str, Any] = status["modelStatus"]["lastFailureInfo"]
         return found
 
-    eventually(lambda: bool(failure()), "KServe shows the failure", timeout=60)
-    eventually(lambda: initializer_of(node, account)["restartCount"] >= 1, "the initializer is tried again", timeout=60)
+    eventually(lambda: bool(failure()), "KServe shows the failure", timeout=120)
+    eventually(lambda: initializer_of(node, account)["restartCount"] >= 1, "the initializer is tried again", timeout=180)
     assert (failure()["reason"], failure()["exitCode"]) == ("ModelLoadFailed", 1)
     message = json.loads(failure()["message"])
     assert (message["verdict"], message["source"]) == ("failed", uri)
@@ -204,16 +204,16 @@ def test_an_initializer_that_is_killed_resumes_within_its_memory(
         service["spec"]["predictor"]["model"]["storageUri"] = uri
         apply(node, yaml.safe_dump_all([runtime, container, service]))
         size = sum(file.stat().st_size for file in (bucket.folder or Path()).joinpath(tree.removeprefix("s3://")).rglob("*"))
-        eventually(lambda: bool(processes_of_pull(uri)), "the initializer runs", timeout=60)
+        eventually(lambda: bool(processes_of_pull(uri)), "the initializer runs", timeout=120)
         (process,) = processes_of_pull(uri)
         models = volume_of(node, pod_of(node, account))
-        eventually(lambda: on_disk(models) > size / 2, "half of the model is there", timeout=60)
+        eventually(lambda: on_disk(models) > size / 2, "half of the model is there", timeout=120)
         first_peak = peak_memory(process)
         os.kill(process, signal.SIGKILL)
         had = on_disk(models)
-        eventually(lambda: initializer_of(node, account)["restartCount"] == 1, "the initializer is started again", timeout=60)
+        eventually(lambda: initializer_of(node, account)["restartCount"] == 1, "the initializer is started again", timeout=180)
         second_peak = 0
-        end = time.monotonic() + 60
+        end = time.monotonic() + 120
         while (running := processes_of_pull(uri)) or initializer_of(node, account)["state"].keys() != {"terminated"}:
             assert time.monotonic() < end, "the second initializer does not end"
             with contextlib.suppress(OSError, ValueError):  # it has ended
@@ -306,11 +306,11 @@ def test_the_weights_arrive_while_the_engine_starts(node: Node, bucket: S3Server
         assert not (models / ".longshore/manifest.json").exists()
         assert (models / "config.json").exists()
         (launcher,) = {parent_of(process) for process in pulls_of_weights()}
-        eventually(lambda: on_disk(models) > 100 * MIB, "a good part is there", timeout=60)
+        eventually(lambda: on_disk(models) > 100 * MIB, "a good part is there", timeout=120)
         assert not list(models.glob("*.safetensors")) or (models / ".longshore/handover.json").exists()
         os.kill(launcher, signal.SIGKILL)
-        eventually(lambda: main_of(node, account)["restartCount"] == 1, "the launcher is started again", timeout=60)
-        eventually(lambda: "running" in main_of(node, account)["state"], "it runs", timeout=60)
+        eventually(lambda: main_of(node, account)["restartCount"] == 1, "the launcher is started again", timeout=180)
+        eventually(lambda: "running" in main_of(node, account)["state"], "it runs", timeout=120)
         done = pushed("deploy", *words, "--timeout", "300", timeout=330)
     assert done.code == 0, done.err
     pod = pod_of(node, account)

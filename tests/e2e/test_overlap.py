@@ -98,7 +98,7 @@ def test_the_engine_waits_for_the_weights_and_answers_with_them(uri: str, slow: 
         puller = puller_of(process.pid)
         process.kill()
         process.wait(10)
-    eventually(lambda: not Path(f"/proc/{puller}").exists(), "the pull ends with its launcher", timeout=10)
+    eventually(lambda: not Path(f"/proc/{puller}").exists(), "the pull ends with its launcher", timeout=60)
     with launched(folder, port, tmp_path / "log") as process:
         await_line(process, "launcher: starting vllm")
         puller = puller_of(process.pid)  # which goes on where the first one was

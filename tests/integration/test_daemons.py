@@ -104,7 +104,7 @@ def parent_of(number: int) -> int:
 
 
 def await_true(check: Callable[[], bool]) -> None:
-    end = time.monotonic() + 10
+    end = time.monotonic() + 60
     while not check():
         assert time.monotonic() < end
         time.sleep(0.05)

@@ -226,11 +226,11 @@ def test_the_queue_drives_the_number_of_pods(
     assert trigger.get("metricType", "AverageValue") == "AverageValue"
     stabilize_at_once()
     prometheus.value = 1
-    eventually(lambda: wanted() == 1, "one pod", timeout=60)
+    eventually(lambda: wanted() == 1, "one pod", timeout=120)
     prometheus.value = 12
-    eventually(lambda: wanted() == 3, "three pods", timeout=60)
+    eventually(lambda: wanted() == 3, "three pods", timeout=120)
     prometheus.value = 2
-    eventually(lambda: wanted() == 1, "one pod again", timeout=60)
+    eventually(lambda: wanted() == 1, "one pod again", timeout=120)
 
 
 def test_the_initializers_own_words_end_the_wait(

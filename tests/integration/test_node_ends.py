@@ -36,7 +36,7 @@ def test_nothing_is_left_of_a_node_whose_tests_end(end: signal.Signals, node_can
         assert (folder / "containerd").is_dir()
         holder.send_signal(end)
         holder.wait()
-    eventually(lambda: not folder.exists(), "the folder is gone", timeout=60)
+    eventually(lambda: not folder.exists(), "the folder is gone", timeout=120)
     real.sweep()  # as the next start does
     assert not processes_of(folder)
     eventually(lambda: (mounts(), namespaces()) == before, "no mount and no namespace is left")

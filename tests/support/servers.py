@@ -109,7 +109,7 @@ def _running(port: int, host: str, program: Path, *arguments: str | Path, **sett
 
 def await_answer(server: S3Server) -> None:
     """Return once the server serves requests: it may listen before it does."""
-    end = time.monotonic() + 30
+    end = time.monotonic() + 90
     while True:
         try:
             server.client().list_buckets()

@@ -73,7 +73,7 @@ class ExistingCluster(Cluster):
         self._scratch.cleanup()
 
 
-def eventually(check: Callable[[], bool], waiting_for: str, timeout: float = 30) -> float:
+def eventually(check: Callable[[], bool], waiting_for: str, timeout: float = 120) -> float:
     """Wait until the check holds, counting a kubectl that fails as not yet; the seconds it took, or an AssertionError."""
     started = time.monotonic()
     last: Exception | None = None

@@ -114,7 +114,7 @@ def test_told_to_stop_it_stops_at_once_and_the_next_one_resumes(site: FakeSite, 
             assert child.poll() is None
             time.sleep(0.05)
         child.terminate()
-        _, said = child.communicate(timeout=10)
+        _, said = child.communicate(timeout=60)
     stall.set()
     assert (child.returncode, said.splitlines()[-1]) == (143, "error: told to stop; start it again; it resumes")
     done = run(*arguments)

@@ -68,8 +68,8 @@ def test_the_weights_arrive_beside_the_engine(folder: Path, waits: bool) -> None
     try:
         started.launcher.start()
         assert (read_handover(folder) is None) or waits
-        started.launcher.wait_ready(30)
-        end = time.monotonic() + 30
+        started.launcher.wait_ready(120)
+        end = time.monotonic() + 120
         while started.state.read().verdict is None:
             assert time.monotonic() < end
             time.sleep(0.05)
@@ -92,7 +92,7 @@ def test_wrong_weights_stop_the_engine(folder: Path, uri: str, versitygw: S3Serv
     started = Started(folder, behaviour="silent")
     started.launcher.start()
     with pytest.raises(StoreFailed, match=LAST):
-        started.launcher.wait_ready(30)
+        started.launcher.wait_ready(120)
     assert started.launcher._process
     assert started.launcher._process.poll() is not None
     assert started.state.read().phase == "failed"

@@ -166,7 +166,7 @@ def test_no_engine_outlives_a_killed_launcher(tmp_path: Path) -> None:
         port = int(parent.stdout.readline())
         assert alive(port)
         parent.kill()
-    end = time.monotonic() + 10
+    end = time.monotonic() + 60
     while alive(port) and time.monotonic() < end:
         time.sleep(0.1)
     assert not alive(port)

@@ -71,7 +71,7 @@ def test_a_folder_without_a_manifest_is_served_as_it_is(model: Path) -> None:
 def test_the_launcher_ends_before_the_engine_starts(copied: Path) -> None:
     flip_byte(next(copied.glob("*.safetensors")))
     command = [sys.executable, "-m", "longshore_runtime.serve", f"--model-dir={copied}", "--served-model-name=m"]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=180)
     assert done.returncode == 1
     assert "is not what was pushed" in done.stderr
     assert "starting vllm" not in done.stderr
