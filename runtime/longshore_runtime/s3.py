@@ -19,7 +19,7 @@ import botocore.session
 from botocore import UNSIGNED
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError, EndpointConnectionError, NoCredentialsError
-from botocore.parsers import ResponseParserError
+from botocore.parsers import ResponseParserFactory
 from botocore.utils import parse_timestamp
 
 from longshore_runtime.errors import Interrupted, LongshoreError, NotFound, StoreFailed
@@ -35,6 +35,7 @@ DAMAGED = frozenset(
 )
 """What stores say of a request whose bytes are not those that were sent."""
 
+_UNREADABLE = "Unreadable"
 _ABSENT = {"404", "NoSuchKey", "NotFound"}
 _DENIED = {"403", "AccessDenied", "Forbidden", "AllAccessDisabled"}
 _CREDENTIALS = {"InvalidAccessKeyId", "SignatureDoesNotMatch", "ExpiredToken", "InvalidToken", "RequestTimeTooSkewed"}
@@ -101,8 +102,8 @@ def connect(s3: Mapping[str, Any] | None = None, read_timeout: float | None = No
             client = address(style)
         ask_again: Any = _ask_again
         client.meta.events.register("needs-retry.s3", ask_again)
-        take_error: Any = _take_error
-        client.meta.events.register("before-parse.s3", take_error)
+        refuse: Any = _refuse_unreadable
+        client.meta.events.register("after-call.s3", refuse)
     except (BotoCoreError, ValueError) as error:
         raise StoreFailed(
             f"the S3 settings cannot be used: {error}", "check AWS_PROFILE, AWS_ENDPOINT_URL and ~/.aws"
@@ -111,22 +112,45 @@ def connect(s3: Mapping[str, Any] | None = None, read_timeout: float | None = No
 
 
 def _ask_again(response: Any, attempts: int, **_: Any) -> float | None:
-    """For botocore: seconds until a request that was damaged on its way is sent once more; None where it was not."""
+    """For botocore: seconds until a request that was damaged on its way, or its answer, is sent once more; else None."""
     code = response[1].get("Error", {}).get("Code") if response else None
-    return 0.0 if code in DAMAGED and attempts < _READ_ATTEMPTS else None
+    return 0.0 if code in DAMAGED | {_UNREADABLE} and attempts < _READ_ATTEMPTS else None
 
 
-def _take_error(response_dict: dict[str, Any], **_: Any) -> None:
-    """For botocore: an error's answer that names a checksum as an object's would is still an error, and read by its status."""
-    if response_dict["status_code"] >= 300 and not isinstance(response_dict["body"], bytes):
-        response_dict["body"] = b""
+def _refuse_unreadable(parsed: Any, **_: Any) -> None:
+    """For botocore: no answer that could not be read counts, however often it was asked for."""
+    if parsed.get("Error", {}).get("Code") == _UNREADABLE:
+        raise Misdirected
+
+
+class _Parsers(ResponseParserFactory):
+    """Of parsers that never fail: what botocore's own stumbles over was damaged on its way, and may be asked for again."""
+
+    def create_parser(self, protocol_name: str) -> Any:
+        return _Parser(super().create_parser(protocol_name))
+
+
+class _Parser:
+    def __init__(self, parser: Any) -> None:
+        self._parser = parser
+
+    def parse(self, response: dict[str, Any], shape: Any) -> Any:
+        status = response["status_code"]
+        if status >= 300 and not isinstance(response["body"], bytes):  # an error that names a checksum as an object does
+            response["body"] = b""
+        try:
+            return self._parser.parse(response, shape)
+        except Exception:  # of many kinds: what is no XML, no number, no date
+            return {"Error": {"Code": _UNREADABLE}, "ResponseMetadata": {"HTTPStatusCode": status, "HTTPHeaders": {}}}
 
 
 def _open_session() -> botocore.session.Session:
     """A session of our own: one that is shared would keep the first credentials it saw, and is not thread-safe."""
     session = botocore.session.get_session()
     session.register_component("data_loader", _descriptions())
-    session.get_component("response_parser_factory").set_parser_defaults(timestamp_parser=_parse_time)
+    parsers: Any = _Parsers()
+    parsers.set_parser_defaults(timestamp_parser=_parse_time)
+    session.register_component("response_parser_factory", parsers)
     return session
 
 
@@ -206,7 +230,7 @@ def is_absent(error: ClientError) -> bool:
 
 
 class Misdirected(BotoCoreError):
-    """An answer without what every answer to the question has: it is to another question. Asking again helps."""
+    """An answer that cannot be read, or without what every answer to the question has: it was damaged, or is another's."""
 
     fmt = "the store's answer is not to what was asked"
 
@@ -234,8 +258,7 @@ def explained(uri: str) -> Iterator[None]:
         ) from error
     except EndpointConnectionError as error:
         raise StoreFailed(f"nothing answers at the endpoint of {uri}", "check AWS_ENDPOINT_URL and the network") from error
-    except (BotoCoreError, ResponseParserError, OSError) as error:
-        # OSError: urllib3's errors while a body is read, and sockets' own. ResponseParserError: an answer to something else.
+    except (BotoCoreError, OSError) as error:  # OSError: urllib3's errors while a body is read, and sockets' own
         raise Interrupted(
             f"the connection to {uri} failed: {type(error).__name__}", "run the command again; it resumes"
         ) from error

@@ -9,13 +9,12 @@ from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
-from botocore.parsers import ResponseParserError
 
 from longshore_runtime.errors import Interrupted
 from longshore_runtime.s3 import Misdirected, S3Folder, explained, take
 
 
-@pytest.mark.parametrize("error", [Misdirected(), ResponseParserError("not XML"), ConnectionResetError()])
+@pytest.mark.parametrize("error", [Misdirected(), ConnectionResetError()])
 def test_an_answer_to_another_request_is_an_interruption(error: Exception) -> None:
     with pytest.raises(Interrupted, match=f"the connection to s3://b/k failed: {type(error).__name__}"), explained("s3://b/k"):
         raise error
@@ -28,14 +27,23 @@ def test_what_every_answer_has_is_taken_from_it() -> None:
             take(answer, "a", "b")
 
 
+OBJECT = (200, b"object")
+ERROR = b"<Error><Code>Odd</Code></Error>"
+LISTING = (
+    b"<ListBucketResult><Name>bucket</Name><KeyCount>1</KeyCount><Contents><Key>registry/key</Key><Size>6</Size></Contents>"
+    b"<IsTruncated>false</IsTruncated></ListBucketResult>"
+)
+DAMAGED = LISTING.replace(b"<KeyCount>1<", b"<KeyCount>q<")
+
+
 @pytest.fixture
-def answers(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[int]]:
-    """The statuses that a store answers with, one after the other; each answer names a checksum as if it had an object."""
-    statuses: list[int] = []
+def answers(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[tuple[int, bytes]]]:
+    """What a store answers with, one after the other; each answer names a checksum as if it were an object."""
+    left: list[tuple[int, bytes]] = []
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
-            body = b"object" if (status := statuses.pop(0)) == 200 else b"<Error><Code>Odd</Code></Error>"
+            status, body = left.pop(0)
             self.send_response(status)
             self.send_header("Content-Length", str(len(body)))
             self.send_header("x-amz-checksum-sha256", base64.b64encode(hashlib.sha256(b"object").digest()).decode())
@@ -51,12 +59,30 @@ def answers(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[int]]:
         monkeypatch.setenv("AWS_ACCESS_KEY_ID", "key")
         monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
         monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
-        yield statuses
+        yield left
         server.shutdown()
 
 
 @pytest.mark.parametrize(("statuses", "found"), [([500, 503, 200], b"object"), ([404], None), ([500, 404], None)])
-def test_an_error_that_names_a_checksum_is_an_error_still(answers: list[int], statuses: list[int], found: bytes | None) -> None:
-    answers += statuses
+def test_an_error_that_names_a_checksum_is_an_error_still(
+    answers: list[tuple[int, bytes]], statuses: list[int], found: bytes | None
+) -> None:
+    answers += [OBJECT if status == 200 else (status, ERROR) for status in statuses]
     assert S3Folder("s3://bucket/registry").read("key") == found
     assert not answers
+
+
+@pytest.mark.parametrize("damaged", [DAMAGED, LISTING[:60], b"<html>", LISTING.replace(b"Size>6", b"Size>s")])
+def test_an_answer_that_cannot_be_read_is_asked_for_again(answers: list[tuple[int, bytes]], damaged: bytes) -> None:
+    answers += [(200, damaged), (200, damaged), (200, LISTING)]
+    listing = S3Folder("s3://bucket/registry").client.list_objects_v2(Bucket="bucket", Prefix="registry/")
+    assert [entry["Size"] for entry in listing["Contents"]] == [6]
+    assert not answers
+
+
+def test_an_answer_that_can_never_be_read_is_none(answers: list[tuple[int, bytes]]) -> None:
+    answers += [(200, DAMAGED)] * 20
+    folder = S3Folder("s3://bucket/registry")
+    with pytest.raises(Interrupted, match="the connection to s3://bucket/registry failed: Misdirected"), explained(folder.uri):
+        folder.client.list_objects_v2(Bucket="bucket", Prefix="registry/")
+    assert len(answers) >= 10
