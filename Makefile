@@ -76,7 +76,7 @@ test-light: check
 FAULTS ?= 10000
 
 test-faults: setup
-	@FAULTS=$(FAULTS) pytest tests/registry/test_faults.py -s
+	@FAULTS=$(FAULTS) pytest tests/registry/test_faults.py --numprocesses 4 -rP
 
 test-reliability: setup
 	@LONGSHORE_RELIABILITY=full pytest tests/reliability $(PYTEST_ARGS)
