@@ -3,7 +3,7 @@
 #   make demo     a real model, pushed, served by a real engine, rendered for KServe
 #   make test     lint, types, contracts, every test
 #   make test-light  the same without what starts a real engine or node
-#   make test-faults  10 000 faults between a push, a pull and a real S3 server (FAULTS=…)
+#   make test-faults  10 000 faults between a push, a pull and a real S3 server, and as many in pulls from hubs (FAULTS=…)
 #   make test-reliability  kills, races and histories of the registry at full size, an hour or two
 #   make check    lint, types and contracts alone
 #   make cluster  a Kubernetes control plane with KServe on this machine; make cluster-down ends it
@@ -76,7 +76,7 @@ test-light: check
 FAULTS ?= 10000
 
 test-faults: setup
-	@FAULTS=$(FAULTS) pytest tests/registry/test_faults.py --numprocesses 4 -rP
+	@LONGSHORE_FAULTS=$(FAULTS) pytest tests/registry/test_faults.py tests/runtime/pull/test_faults.py --numprocesses 4 -rP
 
 test-reliability: setup
 	@LONGSHORE_RELIABILITY=full pytest tests/reliability $(PYTEST_ARGS)

@@ -1,6 +1,6 @@
 """A real server behind a proxy that injects faults: no wrong byte is committed, nothing hangs, nothing is tried for ever.
 
-`make test-faults` runs 10 000 of them; FAULTS says how many.
+`make test-faults` runs 10 000 of them; LONGSHORE_FAULTS says how many.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from support.models import make_model
 from support.proxy import PASSING, Faults, run_proxy, sleep
 from support.servers import S3Server
 
-FAULTS = int(os.environ.get("FAULTS", "20"))
+FAULTS = int(os.environ.get("LONGSHORE_FAULTS", "20"))
 SHARDS = 4 if FAULTS >= 1000 else 1
 """Runs at once that share them: most of the time goes into waiting for what was lost."""
 LONGEST = 120.0
