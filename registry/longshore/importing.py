@@ -92,7 +92,7 @@ def bring(
         require_base([file.path for file in found.files], found.model, base, redact(uri))
         manifest = found.model_copy(update={"source": origin, "serving": serving or found.serving, "base": base})
         return Imported(manifest, source, None, 0)
-    entries = choose_entries(source, list(source.list_files()), patterns)
+    entries = source.look_up(choose_entries(source, list(source.list_files()), patterns))
     facts, licence = _look(source, entries)
     require_base([entry.path for entry in entries], facts, base, redact(uri))
     name = hashlib.sha256(f"{source.uri} {source.revision}".encode()).hexdigest()[:32] if source.revision else uuid.uuid4().hex

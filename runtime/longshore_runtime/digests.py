@@ -16,6 +16,7 @@ from typing import Literal, Protocol
 
 from blake3 import blake3
 
+from longshore_runtime import crcs
 from longshore_runtime.errors import Refused
 
 _CRC64_POLYNOMIAL, _CRC64_ONES = 0x9A6C9329AC4BC9B5, 2**64 - 1
@@ -41,21 +42,36 @@ class Hasher(Protocol):
         ...
 
 
+Algorithm = Literal["sha256", "git", "sha1", "md5", "crc64nvme", "crc32c", "crc32"]
+
+
 @dataclass(frozen=True)
 class Checksum:
-    """What a publisher says of a whole file, in hex: its SHA-256, or its name in git.
+    """What a publisher says of a whole file, in hex: a digest, its name in git, or a CRC (`crcs`).
 
-    Git's name is a SHA-1, which finds damage; that nobody forged the file on purpose it cannot prove.
+    SHA-256 alone proves that nobody forged the file on purpose; all of them find damage. A file that was sent to its store in
+    several `parts` (bytes of each) may have the CRC of their CRCs.
     """
 
-    algorithm: Literal["sha256", "git"]
+    algorithm: Algorithm
     value: str
+    parts: tuple[int, ...] = ()
+
+    @property
+    def joins(self) -> bool:
+        """Whether it is found from pieces of the file in any order."""
+        return self.algorithm in crcs.WIDTHS
 
     def begin(self, size: int) -> Hasher:
         """A hasher that is to be fed the `size` bytes of the file, in order."""
+        if self.joins:
+            return crcs.InOrder(self.algorithm, size, self.parts)
         if self.algorithm == "sha256":
             return hashlib.sha256()
-        return hashlib.sha1(b"blob %d\0" % size, usedforsecurity=False)  # how git names a file
+        if self.algorithm == "md5":
+            return hashlib.md5(usedforsecurity=False)
+        heading = b"blob %d\0" % size if self.algorithm == "git" else b""  # how git names a file
+        return hashlib.sha1(heading, usedforsecurity=False)
 
     def matches(self, data: bytes | bytearray | memoryview) -> bool:
         """Whether `data` is the file."""

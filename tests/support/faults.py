@@ -54,6 +54,9 @@ class FaultySource:
     def list_files(self) -> Iterable[Entry]:
         return self.source.list_files()
 
+    def look_up(self, entries: list[Entry]) -> list[Entry]:
+        return self.source.look_up(entries)
+
     def read(self, path: str) -> bytes | None:
         return self.source.read(path)
 

@@ -22,6 +22,7 @@ from longshore_runtime.pull.patterns import Patterns
 from longshore_runtime.pull.rate import parse_rate
 from longshore_runtime.pull.sources import open_source
 from longshore_runtime.pull.sources.file import split_uri
+from longshore_runtime.pull.sources.port import Entry, Source
 from longshore_runtime.pull.verdict import Verdict
 from longshore_runtime.pull.verification import (
     Finding,
@@ -38,7 +39,7 @@ HELD_AGAINST = {
     "digest": "verified",
     "manifest": "verified against the manifest beside them",
     "hub": "verified against the hub's digests",
-    "checksum": "verified against the address's digest",
+    "checksum": "verified against the published checksums",
     "size": "NOT verified: their source publishes no digests",
 }
 """What a verdict's word means, for people."""
@@ -190,14 +191,21 @@ def _compare(target: Target, fast: bool, remote: bool) -> _Outcome:
     elif manifest is not None:
         checked, meaning = "bytes", "every byte is as it was pushed"
         findings = verify_tree(source, manifest, open_progress())
-    elif remote and not fast and (entries := list(source.list_files())) and all(entry.checksum for entry in entries):
+    elif remote and not fast and (entries := _published(source)):
         published = verify_published(source, entries, open_progress())
-        return _Outcome(published, None, source.revision or target.title, "bytes", "every byte is as the hub says")
+        meaning = "every byte is as the hub says" if source.vouched == "hub" else "every byte is as its checksum says"
+        return _Outcome(published, None, source.revision or target.title, "bytes", meaning)
     else:
         raise NotFound(
             f"{target.title} has no manifest to be held against", "pull it first: longshore pull REFERENCE DIRECTORY"
         )
     return _Outcome(findings, manifest.digest, f"sha256:{manifest.digest}", checked, meaning)
+
+
+def _published(source: Source) -> list[Entry]:
+    """The files of a source that publishes what each must be; none where it does not."""
+    entries = source.look_up(list(source.list_files()))
+    return entries if all(entry.checksum for entry in entries) else []
 
 
 def _refuse_silent(paths: tuple[str, ...], target: str) -> Refused:

@@ -68,7 +68,8 @@ def pull(
         approve(source, manifest)
     entries = list(source.list_files())
     if manifest is None:
-        entries = choose_entries(source, entries, patterns)
+        entries = source.look_up(choose_entries(source, entries, patterns))
+        _name_unknown(entries, progress)
     elif findings := compare_listing(entries, manifest):
         raise refuse(findings, source.uri)
     with explained(target):
@@ -175,6 +176,13 @@ def _judge(source: Source, entries: list[Entry], manifest: Manifest | None, dige
     if manifest is not None:
         return "digest" if digest else "manifest"
     return source.vouched if all(entry.checksum for entry in entries) else "size"
+
+
+def _name_unknown(entries: list[Entry], progress: Progress) -> None:
+    """Say of which files nothing but the size is published, where more is of others."""
+    unknown = [entry.path for entry in entries if entry.checksum is None]
+    if 0 < len(unknown) < len(entries):
+        progress.say(f"{len(unknown)} of {len(entries)} files are held against their size alone, such as {unknown[0]}")
 
 
 def choose_entries(source: Source, entries: list[Entry], patterns: Patterns) -> list[Entry]:

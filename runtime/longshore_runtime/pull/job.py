@@ -14,7 +14,8 @@ from longshore_runtime.errors import Corrupt, Refused, StoreFailed
 from longshore_runtime.limits import read_memory, read_memory_limit
 from longshore_runtime.manifest import CHUNK_SIZE, Manifest
 from longshore_runtime.progress import Progress, format_size
-from longshore_runtime.pull.partial import JudgedFile, PartialFile
+from longshore_runtime.pull.judged import HashedFile, JudgedFile, SummedFile
+from longshore_runtime.pull.partial import PartialFile
 from longshore_runtime.pull.sources.port import Entry, Source
 from longshore_runtime.pull.transfer import Chunk, for_each_chunk, read_chunk, split_entry, split_file
 
@@ -143,16 +144,12 @@ class Job:
         checksum = self._checksums.get(path)
         if checksum is None or all(chunk.known for chunk in chunks):
             return PartialFile(partial, final, self.sizes[path], len(chunks), direct=self._direct)
-        file = JudgedFile(
-            partial,
-            final,
-            self._target / _JOURNAL / path,
-            self.sizes[path],
-            len(chunks),
-            checksum,
-            direct=self._direct,
-            patience=_TURN,
-        )
+        places, size, count = (partial, final, self._target / _JOURNAL / path), self.sizes[path], len(chunks)
+        file: JudgedFile
+        if checksum.joins:
+            file = SummedFile(*places, size, count, checksum, direct=self._direct)
+        else:
+            file = HashedFile(*places, size, count, checksum, direct=self._direct, patience=_TURN)
         if was_there:
             file.assume(chunks)
         return file
@@ -169,8 +166,9 @@ class Job:
     def _refuse(self, path: str, chunk: Chunk | None = None) -> Corrupt:
         """The error for bytes that are wrong however often they are fetched."""
         if checksum := self._checksums.get(path):
+            kind = "digest" if checksum.algorithm in ("sha256", "git") else "checksum"
             return Corrupt(
-                f"{path} from {self._source.uri} does not have the digest {checksum} that was published of it",
+                f"{path} from {self._source.uri} does not have the {kind} {checksum} that was published of it",
                 "run the command again; if it stays so, the source or a proxy before it serves damaged bytes",
             )
         return Corrupt(

@@ -13,8 +13,9 @@ class Verdict:
     """What a pull did, and in `verified` against what the bytes were held.
 
     `digest`: a manifest whose own digest was expected; `manifest`: the one found beside the files; `hub`: the
-    digests that a hub publishes of its files; `checksum`: the one that the address carried; `size`: nothing but
-    the sizes that the source listed, because it publishes no more. `revision` is the one that a hub was asked for.
+    digests that a hub publishes of its files; `checksum`: the one that the address carried, or those that a store
+    keeps of its objects; `size`: nothing but the sizes that the source listed, because it publishes no more.
+    `revision` is the one that a hub was asked for.
 
     `cached` says that the tree was on the node already: its bytes were held against the digest when they arrived there
     and once since the node was started, and nothing was written to its files since (`reread`: they were read again now).

@@ -1,10 +1,11 @@
-"""Files of which only the digest of the whole is known, written and hashed in any order, by several at once."""
+"""Files of which only what is published of the whole is known, written and judged in any order, by several at once."""
 
 from __future__ import annotations
 
 import hashlib
 import random
 import tempfile
+import zlib
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -12,19 +13,36 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from longshore_runtime.digests import Checksum
-from longshore_runtime.pull.partial import JudgedFile
+from longshore_runtime.digests import Checksum, crc64nvme
+from longshore_runtime.pull.judged import HashedFile, JudgedFile, SummedFile
 from longshore_runtime.pull.transfer import Chunk
 
 CHUNK = 1000
 DATA = random.Random(4).randbytes(9 * CHUNK + 7)
+PARTS = (2500, 2500, 2500, 1507)
+SUMS = b"".join(zlib.crc32(DATA[at : at + 2500]).to_bytes(4, "big") for at in range(0, len(DATA), 2500))
+"""Of parts that do not end where chunks do."""
+
 CHUNKS = [Chunk("x", offset, min(CHUNK, len(DATA) - offset)) for offset in range(0, len(DATA), CHUNK)]
 
 
-def open_file(folder: Path, data: bytes = DATA) -> JudgedFile:
-    checksum = Checksum("sha256", hashlib.sha256(data).hexdigest())
+KINDS = {
+    "sha256": Checksum("sha256", hashlib.sha256(DATA).hexdigest()),
+    "crc64nvme": Checksum("crc64nvme", f"{crc64nvme(DATA):016x}"),
+    "crc32 in parts": Checksum("crc32", f"{zlib.crc32(SUMS):08x}", PARTS),
+}
+
+
+@pytest.fixture(params=KINDS, scope="module")
+def checksum(request: pytest.FixtureRequest) -> Checksum:
+    """What is published of the file."""
+    return KINDS[request.param]
+
+
+def open_file(folder: Path, checksum: Checksum) -> JudgedFile:
     places = [folder / name for name in ("partial", "final", "journal")]
-    return JudgedFile(*places, len(DATA), len(CHUNKS), checksum, direct=False)
+    kind = SummedFile if checksum.joins else HashedFile
+    return kind(*places, len(DATA), len(CHUNKS), checksum, direct=False)
 
 
 def bring(file: JudgedFile, chunk: Chunk, data: bytes = DATA) -> bool:
@@ -38,9 +56,9 @@ def bring(file: JudgedFile, chunk: Chunk, data: bytes = DATA) -> bool:
 
 @given(st.permutations(CHUNKS))
 @settings(max_examples=30)
-def test_in_whatever_order_chunks_come_the_file_is_judged_once(order: list[Chunk]) -> None:
+def test_in_whatever_order_chunks_come_the_file_is_judged_once(checksum: Checksum, order: list[Chunk]) -> None:
     with tempfile.TemporaryDirectory() as folder:
-        file = open_file(Path(folder))
+        file = open_file(Path(folder), checksum)
         for chunk in order:
             assert not (Path(folder) / "final").exists()
             assert bring(file, chunk)
@@ -49,8 +67,8 @@ def test_in_whatever_order_chunks_come_the_file_is_judged_once(order: list[Chunk
 
 
 @pytest.mark.parametrize("attempt", range(10))
-def test_several_workers_may_bring_chunks_at_once(tmp_path: Path, attempt: int) -> None:
-    file, order = open_file(tmp_path), list(CHUNKS)
+def test_several_workers_may_bring_chunks_at_once(checksum: Checksum, tmp_path: Path, attempt: int) -> None:
+    file, order = open_file(tmp_path, checksum), list(CHUNKS)
     random.Random(attempt).shuffle(order)
     with ThreadPoolExecutor(8) as pool:
         assert all(pool.map(lambda chunk: bring(file, chunk), order))
@@ -59,10 +77,10 @@ def test_several_workers_may_bring_chunks_at_once(tmp_path: Path, attempt: int) 
 
 @given(st.permutations(CHUNKS), st.integers(0, len(DATA) - 1))
 @settings(max_examples=30)
-def test_one_wrong_byte_anywhere_leaves_nothing(order: list[Chunk], place: int) -> None:
+def test_one_wrong_byte_anywhere_leaves_nothing(checksum: Checksum, order: list[Chunk], place: int) -> None:
     wrong = DATA[:place] + bytes([DATA[place] ^ 1]) + DATA[place + 1 :]
     with tempfile.TemporaryDirectory() as folder:
-        file = open_file(Path(folder))
+        file = open_file(Path(folder), checksum)
         said = [bring(file, chunk, wrong) for chunk in order]
         assert said.count(False) == 1
         assert list(Path(folder).iterdir()) == []
@@ -70,10 +88,10 @@ def test_one_wrong_byte_anywhere_leaves_nothing(order: list[Chunk], place: int) 
 
 @given(st.permutations(CHUNKS), st.integers(0, len(CHUNKS)), st.booleans())
 @settings(max_examples=30)
-def test_what_was_written_before_is_used_and_judged(order: list[Chunk], count: int, damage: bool) -> None:
+def test_what_was_written_before_is_used_and_judged(checksum: Checksum, order: list[Chunk], count: int, damage: bool) -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        before = open_file(folder)
+        before = open_file(folder, checksum)
         for chunk in order[:count]:
             before.write(chunk, memoryview(DATA)[chunk.offset : chunk.offset + chunk.length])
         before.close()
@@ -82,7 +100,7 @@ def test_what_was_written_before_is_used_and_judged(order: list[Chunk], count: i
             with open(folder / "partial", "r+b") as file:
                 file.seek(order[0].offset)
                 file.write(bytes([DATA[order[0].offset] ^ 1]))
-        after = open_file(folder)
+        after = open_file(folder, checksum)
         assert [chunk for chunk in order if after.has(chunk, memoryview(bytearray(chunk.length)))] == order[:count]
         said = [bring(after, chunk) for chunk in CHUNKS]
         assert (False in said) == damaged
@@ -90,11 +108,11 @@ def test_what_was_written_before_is_used_and_judged(order: list[Chunk], count: i
 
 
 @pytest.mark.parametrize("notes", ["", "junk", "sha256:00 1\n0\n", "HEADING\n0\n1000", "HEADING\nx\n-5\n99999999999\n"])
-def test_a_journal_of_something_else_is_not_followed(tmp_path: Path, notes: str) -> None:
-    open_file(tmp_path).close()
+def test_a_journal_of_something_else_is_not_followed(checksum: Checksum, tmp_path: Path, notes: str) -> None:
+    open_file(tmp_path, checksum).close()
     heading = (tmp_path / "journal").read_text().strip()
     (tmp_path / "journal").write_text(notes.replace("HEADING", heading))
-    file = open_file(tmp_path)
+    file = open_file(tmp_path, checksum)
     had = [chunk.offset for chunk in CHUNKS if file.has(chunk, memoryview(bytearray(chunk.length)))]
     assert had == ([0] if "HEADING\n0" in notes else [])
     assert all(bring(file, chunk) for chunk in CHUNKS) != bool(had), "the hole was taken for a chunk, and found out"

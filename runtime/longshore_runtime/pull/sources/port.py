@@ -63,6 +63,10 @@ class Source(Protocol):
         """Every file of the tree, the folder `.longshore` included. Empty when there is nothing there."""
         ...
 
+    def look_up(self, entries: list[Entry]) -> list[Entry]:
+        """The same files with what the source publishes of each, where that is no part of its listing."""
+        return entries
+
     def read(self, path: str) -> bytes | None:
         """A small file whole, or None when the tree has no such file."""
         ...

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Collection, Iterator
-from typing import Any, cast
+from collections.abc import Collection, Iterator, Mapping
+from typing import Any, Literal, cast
 
 from botocore.exceptions import ClientError
 
@@ -12,6 +12,7 @@ from longshore_runtime import s3
 from longshore_runtime.errors import Interrupted
 from longshore_runtime.handover import Loan
 from longshore_runtime.pull.sources.port import Entry, Source
+from longshore_runtime.pull.sources.s3_checksums import look_up
 from longshore_runtime.pull.sources.s3_ranges import SignedRanges
 from longshore_runtime.s3_settings import read_s3_settings
 from longshore_runtime.web import fill
@@ -28,6 +29,7 @@ class S3Source(s3.S3Folder, Source):
     """
 
     unpacks = True
+    vouched: Literal["hub", "checksum"] = "checksum"
     _object: str | None = None
 
     def __init__(self, uri: str) -> None:
@@ -63,6 +65,16 @@ class S3Source(s3.S3Folder, Source):
                 if s3.is_absent(error):
                     return None
                 raise
+
+    def look_up(self, entries: list[Entry]) -> list[Entry]:
+        return look_up(entries, self.ask)
+
+    def ask(self, path: str, part: int | None) -> Mapping[str, str]:
+        """The headers (in small letters) that answer a HEAD of a file, or of a part of it."""
+        with s3.explained(self.uri_of(path)):
+            key, which = self._object or self.prefix + path, {"PartNumber": part} if part else {}
+            answer = self.client.head_object(Bucket=self.bucket, Key=key, ChecksumMode="ENABLED", **cast(Any, which))
+            return answer["ResponseMetadata"]["HTTPHeaders"]
 
     def read_into(self, path: str, offset: int, buffer: memoryview) -> None:
         last = offset + len(buffer) - 1

@@ -17,10 +17,11 @@ import time
 import zlib
 from base64 import b64encode
 from collections.abc import Collection, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 from urllib.parse import quote, unquote_plus, urlsplit
 from xml.etree import ElementTree
 
@@ -28,6 +29,7 @@ from longshore_runtime.certificates import machine_bundles, trust_bundle
 from longshore_runtime.digests import crc64nvme
 from longshore_runtime.errors import Interrupted
 from longshore_runtime.pull.sources.port import Entry, Source
+from longshore_runtime.pull.sources.s3_checksums import look_up
 from longshore_runtime.ranges import PATIENCE, RangeReader
 from longshore_runtime.s3_settings import read_s3_settings, split_uri
 
@@ -41,6 +43,7 @@ VALID = 3600
 _SMALL = 1024 * 1024
 """Bytes of a document whose checksum is computed here at most."""
 
+_CHECKED = {"x-amz-checksum-mode": "ENABLED"}
 _NOT_PLAIN = ("AWS_PROFILE", "AWS_DEFAULT_PROFILE", "AWS_IGNORE_CONFIGURED_ENDPOINT_URLS")
 _PROXIES = ("http_proxy", "https_proxy", "all_proxy")
 _NAMESPACE = "{http://s3.amazonaws.com/doc/2006-03-01/}"
@@ -62,7 +65,7 @@ class Store:
     verify: bool | str
     patience: float = PATIENCE
 
-    def sign(self, path: str, query: Mapping[str, str], headers: Mapping[str, str], now: float) -> str:
+    def sign(self, path: str, query: Mapping[str, str], headers: Mapping[str, str], now: float, method: str = "GET") -> str:
         """The address of a GET of `path` (begins with the bucket) with `query`, signed for VALID seconds from `now`.
 
         AWS's signature, version 4, in the query. The `headers` (in small letters) must be sent with it, others may.
@@ -87,7 +90,7 @@ class Store:
         if not self.key:
             return address
         lines = "".join(f"{name}:{known[name]}\n" for name in sorted(known))
-        asked = "\n".join(["GET", target, text, lines, ";".join(sorted(known)), "UNSIGNED-PAYLOAD"])
+        asked = "\n".join([method, target, text, lines, ";".join(sorted(known)), "UNSIGNED-PAYLOAD"])
         signed = "\n".join(["AWS4-HMAC-SHA256", moment, scope, hashlib.sha256(asked.encode()).hexdigest()])
         key = f"AWS4{self.secret}".encode()
         for part in scope.split("/"):
@@ -150,6 +153,7 @@ class PlainS3Source(Source):
     """Reads the objects below `s3://BUCKET/PREFIX/`."""
 
     unpacks = True
+    vouched: Literal["hub", "checksum"] = "checksum"
 
     def __init__(self, uri: str, store: Store) -> None:
         self.uri = uri.rstrip("/")
@@ -205,9 +209,21 @@ class PlainS3Source(Source):
                 raise ValueError("no next page")
             query = {**query, "continuation-token": following}
 
+    def look_up(self, entries: list[Entry]) -> list[Entry]:
+        return look_up(entries, self._look) if self._whole else self._ordinary.look_up(entries)
+
+    def _look(self, path: str, part: int | None) -> Mapping[str, str]:
+        """The headers that answer a HEAD of a file, or of a part of it."""
+        query = {"partNumber": str(part)} if part else {}
+        with suppress(*_FAILURES):
+            status, headers, _ = self._ask(f"{self._bucket}/{self._prefix}{path}", query, _CHECKED, "HEAD")
+            if status in (200, 206):
+                return headers
+        return self._ordinary.ask(path, part)
+
     def read(self, path: str) -> bytes | None:
         try:
-            status, headers, body = self._ask(f"{self._bucket}/{self._prefix}{path}", {}, {"x-amz-checksum-mode": "ENABLED"})
+            status, headers, body = self._ask(f"{self._bucket}/{self._prefix}{path}", {}, _CHECKED)
             if status == 200 and _is_whole(headers, body):
                 return body
         except _FAILURES:
@@ -243,16 +259,19 @@ class PlainS3Source(Source):
                 self._signed[path] = address, time.monotonic() + VALID / 2
             return address
 
-    def _ask(self, path: str, query: Mapping[str, str], headers: Mapping[str, str]) -> tuple[int, Mapping[str, str], bytes]:
+    def _ask(
+        self, path: str, query: Mapping[str, str], headers: Mapping[str, str], method: str = "GET"
+    ) -> tuple[int, Mapping[str, str], bytes]:
         """Status, headers (in small letters) and body of a small document."""
-        parts = urlsplit(self._store.sign(path, query, headers, time.time()))
+        parts = urlsplit(self._store.sign(path, query, headers, time.time(), method))
         connection = (
             http.client.HTTPSConnection(parts.netloc, timeout=self._store.patience, context=self._context)
             if parts.scheme == "https"
             else http.client.HTTPConnection(parts.netloc, timeout=self._store.patience)
         )
         try:
-            connection.request("GET", f"{parts.path}?{parts.query}".rstrip("?"), headers={"User-Agent": "longshore", **headers})
+            target = f"{parts.path}?{parts.query}".rstrip("?")
+            connection.request(method, target, headers={"User-Agent": "longshore", **headers})
             answer = connection.getresponse()
             return answer.status, {name.lower(): value for name, value in answer.headers.items()}, answer.read()
         finally:
