@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import re
 import ssl
 from collections.abc import Mapping
 from pathlib import Path
 
 from longshore_runtime.errors import StoreFailed
+
+_DISTRUST = re.compile(r"CERTIFICATE_VERIFY_FAILED\] certificate verify failed: ([^()\[\]]+)")
 
 DEFAULT_MOUNT = "/etc/ssl/custom-certs"
 
@@ -52,6 +55,12 @@ def trust_bundle(bundle: Path | None) -> ssl.SSLContext:
     else:
         context.load_verify_locations(**{"capath" if bundle.is_dir() else "cafile": str(bundle)})
     return context
+
+
+def find_distrust(error: BaseException) -> str | None:
+    """Why a server's certificate was not trusted, where that is what an error, whoever raised it, is about."""
+    found = _DISTRUST.search(str(error))
+    return found[1].strip() if found else None
 
 
 def machine_bundles() -> list[Path]:

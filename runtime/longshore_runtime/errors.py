@@ -50,6 +50,10 @@ class Interrupted(StoreFailed):
         self.after = after
 
 
+class Busy(Interrupted):
+    """A store has too much to do: it wants fewer requests, or later ones."""
+
+
 class EngineFailed(LongshoreError):
     """The inference engine is missing, refused the model, or died; `cause` is one word for why, for programs."""
 

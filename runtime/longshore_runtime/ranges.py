@@ -7,6 +7,7 @@ range. Whatever else a server says (a redirect, a refusal, an encoding) is left 
 
 from __future__ import annotations
 
+import re
 import socket
 import ssl
 import struct
@@ -17,14 +18,23 @@ from contextlib import suppress
 from typing import NamedTuple
 from urllib.parse import urlsplit
 
+from longshore_runtime.errors import Busy
+
 CONNECT = 10.0
 """Seconds for a connection to be made, and for TLS to be agreed upon."""
 PATIENCE = 20.0
 """Seconds without a byte after which a range is given up, so that it can be started anew; doubled after that, twice at most."""
 
+PLAIN = ("identity", "aws-chunked")
+"""Encodings of an answer that is the bytes themselves. The second is that of a request in which somebody sent an object; some
+stores keep it."""
+
 _HEAD = 16 * 1024
 _PIECE = 1024 * 1024
 _PORTS = {"http": 80, "https": 443}
+
+_BUSY = re.compile(rb"HTTP/1\.1 (?:429|503)\b")
+_AFTER = re.compile(rb"\r\nretry-after:[ \t]*(\d{1,9})[ \t]*(?:\r\n|$)", re.IGNORECASE)
 
 Check = Callable[[socket.socket], None]
 """Told of every connection before anything is sent; raises when it leads where it must not."""
@@ -50,7 +60,8 @@ class RangeReader:
     def read_into(self, url: str, headers: Mapping[str, str], offset: int, buffer: memoryview) -> int | None:
         """Fill `buffer` with the bytes from `offset`; returns how many came, fewer only where the answer broke off.
 
-        None when the server answers anything but just this range. Raises OSError when the connection fails or stays silent.
+        None when the server answers anything but just this range. Raises OSError when the connection fails or stays silent,
+        and Busy when the server asks to be asked less.
         """
         asked = _compose(url, headers, offset, len(buffer))
         if asked is None:
@@ -67,6 +78,8 @@ class RangeReader:
         try:
             connection.sendall(request)
             head, start = _receive_head(connection)
+            if (after := _read_patience(head)) is not None:
+                raise Busy(f"{origin.host} asks for patience", "run the command again; it resumes", after)
             length, stays = _judge(head, offset, len(buffer))
             if not length:
                 return None
@@ -160,6 +173,14 @@ def _receive_head(connection: socket.socket) -> tuple[bytes, bytes]:
     return came[:end], came[end + 4 :]
 
 
+def _read_patience(head: bytes) -> float | None:
+    """The seconds that a server with too much to do wants to be left alone, 0 where it does not say; None for any other."""
+    if not _BUSY.match(head):
+        return None
+    found = _AFTER.search(head)
+    return float(found[1]) if found else 0.0
+
+
 def _judge(head: bytes, offset: int, length: int) -> tuple[int, bool]:
     """The length of the body, 0 unless it is just the range that was asked for, and whether the connection stays."""
     status, *lines = head.decode("latin-1").split("\r\n")
@@ -174,7 +195,7 @@ def _judge(head: bytes, offset: int, length: int) -> tuple[int, bool]:
         status.startswith("HTTP/1.1 206")
         and fields.get("content-range", "").startswith(f"bytes {offset}-{offset + length - 1}/")
         and fields.get("content-length") == str(length)
-        and fields.get("content-encoding", "identity") == "identity"
+        and fields.get("content-encoding", "identity") in PLAIN
         and "transfer-encoding" not in fields
     )
     return length if right else 0, "close" not in fields.get("connection", "").lower()

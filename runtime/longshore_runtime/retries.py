@@ -16,13 +16,20 @@ LONGEST = 300.0
 Result = TypeVar("Result")
 
 
-def retry(call: Callable[[], Result]) -> Result:
-    """What `call` returns. Raises Interrupted when it has raised that ATTEMPTS times."""
+def retry(call: Callable[[], Result], leave: tuple[type[Interrupted], ...] = ()) -> Result:
+    """What `call` returns. Raises Interrupted when it has raised that ATTEMPTS times, and at once what is to be left alone."""
     for attempt in range(ATTEMPTS - 1):
         try:
             return call()
+        except leave:
+            raise
         except Interrupted as error:
-            if error.after > LONGEST:
-                raise
-            time.sleep(max(error.after, random.uniform(0.5, 1.0) * min(0.2 * 2**attempt, 5.0)))
+            pause(error, attempt)
     return call()
+
+
+def pause(error: Interrupted, attempt: int) -> None:
+    """Wait until the call may be made again that has failed `attempt` times before; raises what wants too much patience."""
+    if error.after > LONGEST:
+        raise error
+    time.sleep(max(error.after, random.uniform(0.5, 1.0) * min(0.2 * 2**attempt, 5.0)))

@@ -8,6 +8,7 @@ AWS is addressed by path (`endpoint/bucket/key`) unless `S3_USER_VIRTUAL_BUCKET`
 from __future__ import annotations
 
 import os
+import ssl
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import datetime
@@ -18,11 +19,12 @@ from urllib.parse import urlsplit
 import botocore.session
 from botocore import UNSIGNED
 from botocore.config import Config
-from botocore.exceptions import BotoCoreError, ClientError, EndpointConnectionError, NoCredentialsError
+from botocore.exceptions import BotoCoreError, ClientError, EndpointConnectionError, NoCredentialsError, SSLError
 from botocore.parsers import ResponseParserFactory
 from botocore.utils import parse_timestamp
 
-from longshore_runtime.errors import Interrupted, LongshoreError, NotFound, StoreFailed
+from longshore_runtime.certificates import find_distrust
+from longshore_runtime.errors import Busy, Interrupted, LongshoreError, NotFound, StoreFailed
 from longshore_runtime.s3_settings import S3Settings, read_s3_settings, split_uri
 
 if TYPE_CHECKING:
@@ -256,12 +258,21 @@ def explained(uri: str) -> Iterator[None]:
         raise StoreFailed(
             f"there are no credentials for {uri}", "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE"
         ) from error
+    except (SSLError, ssl.SSLError) as error:
+        if (reason := find_distrust(error)) is None:
+            raise _broken(uri, error) from error
+        raise StoreFailed(
+            f"the certificate of the server of {uri} is not trusted ({reason})",
+            "name your CA's file in AWS_CA_BUNDLE, or give KServe its ConfigMap (caBundleConfigMapName)",
+        ) from error
     except EndpointConnectionError as error:
         raise StoreFailed(f"nothing answers at the endpoint of {uri}", "check AWS_ENDPOINT_URL and the network") from error
     except (BotoCoreError, OSError) as error:  # OSError: urllib3's errors while a body is read, and sockets' own
-        raise Interrupted(
-            f"the connection to {uri} failed: {type(error).__name__}", "run the command again; it resumes"
-        ) from error
+        raise _broken(uri, error) from error
+
+
+def _broken(uri: str, error: Exception) -> Interrupted:
+    return Interrupted(f"the connection to {uri} failed: {type(error).__name__}", "run the command again; it resumes")
 
 
 def _explain(uri: str, error: ClientError) -> LongshoreError:
@@ -277,5 +288,8 @@ def _explain(uri: str, error: ClientError) -> LongshoreError:
         return StoreFailed(f"the store refuses {uri}: its clock and this machine's differ", "set this machine's clock")
     if code in _CREDENTIALS:
         return StoreFailed(f"the store does not accept the credentials for {uri} ({code})", "renew or correct them")
-    kind = Interrupted if error.response["ResponseMetadata"].get("HTTPStatusCode", 500) >= 500 else StoreFailed
+    status = error.response["ResponseMetadata"].get("HTTPStatusCode", 500)
+    if status in (429, 503):
+        return Busy(f"the store of {uri} asks for patience ({code})", "run the command again; it resumes")
+    kind = Interrupted if status >= 500 else StoreFailed
     return kind(f"{error.operation_name} on {uri} failed with {code}", "run the command again; it resumes")

@@ -26,8 +26,8 @@ from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
 from urllib3.response import BaseHTTPResponse
 
 from longshore_runtime.addresses import redact
-from longshore_runtime.certificates import trusted_certificates
-from longshore_runtime.errors import Interrupted, LongshoreError, Refused, StoreFailed
+from longshore_runtime.certificates import find_distrust, trusted_certificates
+from longshore_runtime.errors import Busy, Interrupted, LongshoreError, Refused, StoreFailed
 from longshore_runtime.ranges import RangeReader
 from longshore_runtime.retries import retry
 
@@ -138,8 +138,8 @@ class Web:
 
     def _refusal(self, name: str, place: str, answer: BaseHTTPResponse) -> LongshoreError:
         hint, pause = "run the command again; it resumes", pause_of(answer.headers)
-        if answer.status == 429:
-            return Interrupted(f"the server of {name} asks for patience", hint, pause)
+        if answer.status in (429, 503):
+            return Busy(f"the server of {name} asks for patience ({answer.status})", hint, pause)
         if answer.status >= 500:
             return Interrupted(f"the server of {name} failed with {answer.status}", hint, pause)
         if origin_of(place) != self._origin and answer.status in _EXPIRED:
@@ -257,9 +257,9 @@ def explained(name: str) -> Iterator[None]:
     except (urllib3.exceptions.LocationValueError, UnicodeError) as error:
         raise StoreFailed(f"{name} has an address that cannot be asked", "check it") from error
     except (urllib3.exceptions.HTTPError, http.client.HTTPException, OSError) as error:
-        if "CERTIFICATE_VERIFY_FAILED" in str(error):
+        if reason := find_distrust(error):
             raise StoreFailed(
-                f"the certificate of the server of {name} is not trusted",
+                f"the certificate of the server of {name} is not trusted ({reason})",
                 "name your CA's file in SSL_CERT_FILE, or give KServe its ConfigMap (caBundleConfigMapName)",
             ) from error
         raise Interrupted(

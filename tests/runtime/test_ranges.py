@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from longshore_runtime import ranges
+from longshore_runtime.errors import Busy
 from longshore_runtime.ranges import RangeReader
 from testbed.certificate import make_certificate
 
@@ -120,6 +121,29 @@ def test_any_other_answer_is_left_to_the_ordinary_client_and_its_connection_clos
     server.answer = right
     assert read(reader, server, 10, 100) == DATA[10:110]
     assert server.connections == 2
+
+
+@pytest.mark.parametrize(
+    ("head", "after"),
+    [
+        ("503 Slow Down\r\nContent-Length: 0", 0.0),
+        ("503 Service Unavailable\r\nretry-after: 7\r\nContent-Length: 0", 7.0),
+        ("429 Too Many Requests\r\nContent-Length: 0\r\nRetry-After: 30", 30.0),
+        ("429 Too Many Requests\r\nRetry-After: Sat, 21 Nov 2026 00:00:00 GMT", 0.0),
+    ],
+)
+def test_a_server_with_too_much_to_do_is_busy_for_as_long_as_it_says(serve: Serve, head: str, after: float) -> None:
+    server, reader = serve(lambda first, last: f"HTTP/1.1 {head}\r\n\r\n".encode())
+    with pytest.raises(Busy, match=r"127\.0\.0\.1 asks for patience") as caught:
+        read(reader, server, 0, 10)
+    assert caught.value.after == after
+    server.answer = right
+    assert read(reader, server, 0, 10) == DATA[:10]
+
+
+def test_how_an_object_was_once_sent_is_not_how_it_is_answered(serve: Serve) -> None:
+    server, reader = serve(lambda first, last: right(first, last, "HTTP/1.1 206 OK", "Content-Encoding: aws-chunked"))
+    assert read(reader, server, 7, 1000) == DATA[7:1007]
 
 
 def test_what_breaks_off_is_as_long_as_it_came(serve: Serve) -> None:

@@ -40,28 +40,41 @@ class Answer:
 
 @dataclass
 class Faults:
-    """Which requests fail, and how: each with `share` as probability, by one of `kinds`, until `limit` were injected."""
+    """Which requests fail, and how: each with `share` as probability, by one of `kinds`, until `limit` were injected.
+
+    Where more than `most` are under way at once, the others are told to slow down.
+    """
 
     share: float
     kinds: tuple[str, ...] = PASSING
     seed: int = 0
     limit: int = 10**9
     stall: float = 1.5
+    most: int | None = None
     injected: Counter[str] = field(default_factory=Counter)
     requests: int = 0
 
     def __post_init__(self) -> None:
         self.random, self.lock = random.Random(self.seed), threading.Lock()
         self.earlier: Answer | None = None
+        self.active = 0
 
     def choose(self) -> str | None:
         with self.lock:
             self.requests += 1
+            self.active += 1
+            if self.most is not None and self.active > self.most:
+                self.injected["slowdown"] += 1
+                return "slowdown"
             if self.random.random() >= self.share or self.injected.total() >= self.limit:
                 return None
             kind = self.random.choice(self.kinds)
             self.injected[kind] += 1
             return kind
+
+    def end(self) -> None:
+        with self.lock:
+            self.active -= 1
 
     def flip(self, data: bytes) -> bytes:
         with self.lock:
@@ -84,6 +97,12 @@ class _Handler(BaseHTTPRequestHandler):
     def forward(self) -> None:
         body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
         fault = self.faults.choose()
+        try:
+            self.treat(body, fault)
+        finally:
+            self.faults.end()
+
+    def treat(self, body: bytes, fault: str | None) -> None:
         if fault == "reset":
             self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
             self.hang_up()

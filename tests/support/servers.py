@@ -16,6 +16,7 @@ import boto3
 from botocore.exceptions import BotoCoreError, ClientError
 
 from testbed.build import binary
+from testbed.certificate import Certificate
 from testbed.daemons import Daemons
 
 KEY, SECRET = "testing-key", "testing-secret"
@@ -64,15 +65,17 @@ def run_moto() -> Iterator[S3Server]:
 
 
 @contextlib.contextmanager
-def run_versitygw(folder: Path, host: str = "127.0.0.1") -> Iterator[S3Server]:
-    """versitygw over a folder, stopped at the end."""
+def run_versitygw(folder: Path, host: str = "127.0.0.1", certificate: Certificate | None = None) -> Iterator[S3Server]:
+    """versitygw over a folder, stopped at the end; with a certificate it speaks TLS alone."""
     port = free_port()
     data, sidecar = folder / "data", folder / "meta"
     data.mkdir(parents=True)
     sidecar.mkdir()
-    command = [binary("versitygw"), "--port", f"{host}:{port}", "--quiet", "--keep-alive", "posix", "--sidecar", sidecar, data]
+    secure = ["--cert", certificate.certificate, "--key", certificate.key] if certificate else []
+    options = ["--port", f"{host}:{port}", "--quiet", "--keep-alive", *secure]
+    command = [binary("versitygw"), *options, "posix", "--sidecar", sidecar, data]
     with _running(port, host, *command, ROOT_ACCESS_KEY=KEY, ROOT_SECRET_KEY=SECRET):
-        yield S3Server(f"http://{host}:{port}", data)
+        yield S3Server(f"{'https' if certificate else 'http'}://{host}:{port}", data)
 
 
 @contextlib.contextmanager

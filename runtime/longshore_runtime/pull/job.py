@@ -155,9 +155,9 @@ class Job:
         return file
 
     def _fetch(self, chunk: Chunk, buffer: memoryview) -> None:
-        read_chunk(self._source, chunk, buffer)
+        read_chunk(self._source, chunk, buffer, patient=False)
         if chunk.known and not chunk.matches(buffer):
-            read_chunk(self._source, chunk, buffer)  # once more: it may have been damaged on the way
+            read_chunk(self._source, chunk, buffer, patient=False)  # once more: it may have been damaged on the way
             if not chunk.matches(buffer):
                 raise self._refuse(chunk.path, chunk)
         with self._lock:

@@ -13,13 +13,16 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
 from longshore_runtime.digests import Checksum, chunk_ranges, digest_chunk
+from longshore_runtime.errors import Busy
 from longshore_runtime.limits import read_memory_limit
 from longshore_runtime.manifest import CHUNK_SIZE, File
 from longshore_runtime.pull.concurrency import Pace, most_workers
 from longshore_runtime.pull.sources.port import Entry, Source
-from longshore_runtime.retries import retry
+from longshore_runtime.retries import pause, retry
 
 WORKERS = 8
+REFUSALS = 12
+"""How often a store may say of one chunk that it is busy; with the pauses in between that is more than half a minute."""
 _LOOK = 0.05
 """Seconds after which it is looked whether more may work."""
 
@@ -77,59 +80,95 @@ def for_each_chunk(
 
 
 class _Crew:
-    """The workers. Each takes its buffer first and a chunk then, so whoever is ahead in a file never waits for memory."""
+    """The workers. Each takes its buffer first and a chunk then, so whoever is ahead in a file never waits for memory.
+
+    Of a store that asks for patience fewer ask, and its chunks are had later.
+    """
 
     def __init__(self, chunks: Iterator[Chunk], size: int, handle: Callable[[Chunk, memoryview], None], pace: Pace) -> None:
         self._chunks, self._size, self._handle, self._pace = chunks, size, handle, pace
-        self._lock = threading.Lock()
+        self._changed = threading.Condition()
+        self._refused: list[tuple[Chunk, int]] = []
         self._failure: BaseException | None = None
-        self._over = False
+        self._active, self._over, self._stopped = 0, False, False
 
     def work(self) -> None:
         """Until there are no more chunks."""
         threads: list[threading.Thread] = []
         try:
-            while not self._over and len(threads) < self._pace.workers:
-                threads.append(threading.Thread(target=self._run, name=f"chunk-{len(threads)}", daemon=True))
-                threads[-1].start()
-                if len(threads) == self._pace.workers:
-                    self._wait(threads)
+            while not self._over:
+                while len(threads) < self._pace.workers:
+                    threads.append(threading.Thread(target=self._run, name=f"chunk-{len(threads)}", daemon=True))
+                    threads[-1].start()
+                threads[0].join(_LOOK)
+        except BaseException:
+            self._stop()
+            raise
         finally:
-            self._over = True
             for thread in threads:
                 thread.join()
         if self._failure:
             raise self._failure
 
-    def _wait(self, threads: list[threading.Thread]) -> None:
-        """Until all is done, or more may work."""
-        while not self._over and len(threads) == self._pace.workers:
-            threads[0].join(_LOOK)
+    def _stop(self) -> None:
+        with self._changed:
+            self._over = self._stopped = True
+            self._changed.notify_all()
 
     def _run(self) -> None:
         buffer = memoryview(mmap.mmap(-1, max(self._size, 1)))
         try:
-            while (chunk := self._next()) is not None:
-                self._handle(chunk, buffer[: chunk.length])
-                with self._lock:
-                    self._pace.note(chunk.length, time.monotonic())
+            while (taken := self._take()) is not None:
+                chunk, refusals = taken
+                try:
+                    self._handle(chunk, buffer[: chunk.length])
+                except Busy as error:
+                    self._give_back(chunk, refusals + 1)
+                    if refusals + 1 == REFUSALS:
+                        raise
+                    pause(error, refusals)
+                else:
+                    self._done(chunk)
         except BaseException as error:
-            with self._lock:
-                self._failure = self._failure or error
-            self._over = True
+            self._failure = self._failure or error
+            self._stop()
 
-    def _next(self) -> Chunk | None:
-        with self._lock:
-            chunk = None if self._over else next(self._chunks, None)
+    def _take(self) -> tuple[Chunk, int] | None:
+        """A chunk, and how often the store has refused it, as soon as one more may work; None when there are no more."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._stopped or self._active < self._pace.workers)
+            if self._stopped:
+                return None
+            if self._refused:
+                self._active += 1
+                return self._refused.pop(0)
+            chunk = next(self._chunks, None)
             self._over = self._over or chunk is None
-            return chunk
+            self._active += chunk is not None
+            return (chunk, 0) if chunk is not None else None
+
+    def _done(self, chunk: Chunk) -> None:
+        with self._changed:
+            self._active -= 1
+            self._pace.note(chunk.length, time.monotonic())
+            self._changed.notify_all()
+
+    def _give_back(self, chunk: Chunk, refusals: int) -> None:
+        with self._changed:
+            self._active -= 1
+            self._refused.append((chunk, refusals))
+            self._pace.slow_down(time.monotonic())
+            self._changed.notify_all()
 
 
-def read_chunk(source: Source, chunk: Chunk, buffer: memoryview) -> None:
-    """Read one chunk, again and again while the store breaks off, each time when the source's throttle grants it."""
+def read_chunk(source: Source, chunk: Chunk, buffer: memoryview, *, patient: bool = True) -> None:
+    """Read one chunk, again and again while the store breaks off, each time when the source's throttle grants it.
+
+    Unless `patient`, a store that is busy is left to `for_each_chunk`, which knows how many ask it.
+    """
 
     def read() -> None:
         source.throttle.take(chunk.length)
         source.read_into(chunk.path, chunk.offset, buffer)
 
-    retry(read)
+    retry(read, () if patient else (Busy,))

@@ -69,7 +69,7 @@ def verify(source: Source, manifest: Manifest, progress: Progress) -> list[Findi
     lock = threading.Lock()
 
     def check(chunk: Chunk, buffer: memoryview) -> None:
-        read_chunk(source, chunk, buffer)
+        read_chunk(source, chunk, buffer, patient=False)
         if not chunk.matches(buffer):
             with lock:
                 changed[chunk.path] = min(changed.get(chunk.path, chunk), chunk, key=lambda found: found.offset)

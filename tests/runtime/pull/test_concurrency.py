@@ -1,8 +1,15 @@
 from __future__ import annotations
 
+import threading
+import time
+from collections import Counter
+
 import pytest
 
+from longshore_runtime.errors import Busy, Interrupted
+from longshore_runtime.pull import transfer
 from longshore_runtime.pull.concurrency import FEWEST, Pace, most_workers
+from longshore_runtime.pull.transfer import REFUSALS, Chunk, for_each_chunk
 
 MIB = 1024**2
 GIB = 1024**3
@@ -41,3 +48,88 @@ def test_there_are_never_more_than_may_be() -> None:
     assert settle(1000, 3) == 3
     assert settle(1000, FEWEST) == FEWEST
     assert settle(1000, 9) == 9
+
+
+def test_half_as_many_work_after_each_complaint_and_one_more_after_each_while_without() -> None:
+    pace = Pace(20, 0.0)
+    assert [pace.slow_down(at) for at in (10.0, 10.5, 11.0, 12.5, 20.0)] == [4, 4, 2, 1, 1]
+    found = [pace.note(8 * MIB, 20.0 + second / 2) for second in range(1, 17)]
+    assert found == [1, 1, 1, 2, 2, 2, 2, 3, 3, 3, 3, 4, 4, 4, 4, 5]
+    for second in range(30, 200, 2):
+        pace.note(8 * MIB, float(second))
+    assert pace.workers == 20
+    assert pace.slow_down(300.0) == 10
+
+
+class Store:
+    """Serves `most` chunks at once, and refuses whoever comes then, at least once."""
+
+    def __init__(self, most: int) -> None:
+        self.most, self.done, self.refused, self.at_once = most, Counter[int](), 0, 0
+        self._lock, self._refused_one = threading.Lock(), threading.Event()
+
+    def handle(self, chunk: Chunk, _buffer: memoryview) -> None:
+        with self._lock:
+            if self.at_once >= self.most:
+                self.refused += 1
+                self._refused_one.set()
+                raise Busy("slow down")
+            self.at_once += 1
+        self._refused_one.wait(60)
+        with self._lock:
+            self.at_once -= 1
+            self.done[chunk.offset] += 1
+
+
+class Watched(Pace):
+    """Remembers how few ever worked."""
+
+    fewest = FEWEST
+
+    def slow_down(self, now: float) -> int:
+        Watched.fewest = min(Watched.fewest, super().slow_down(now))
+        return self.workers
+
+
+CHUNKS = [Chunk("x", offset, 1) for offset in range(300)]
+
+
+@pytest.mark.parametrize("most", [1, 3])
+def test_what_a_busy_store_refuses_is_had_later(most: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Watched, "fewest", FEWEST)
+    monkeypatch.setattr(transfer, "Pace", Watched)
+    store = Store(most)
+    for_each_chunk(CHUNKS, 1, store.handle)
+    assert store.done == Counter(chunk.offset for chunk in CHUNKS), "each chunk, and each once"
+    assert store.refused
+    assert Watched.fewest <= FEWEST // 2
+
+
+def test_a_store_that_stays_busy_ends_the_pull(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(time, "sleep", lambda _: None)
+    store = Store(0)
+    with pytest.raises(Busy, match="slow down"):
+        for_each_chunk(CHUNKS[:1], 1, store.handle)
+    assert store.refused == REFUSALS
+
+
+def test_a_store_that_wants_too_much_patience_is_as_good_as_down() -> None:
+    def handle(_chunk: Chunk, _buffer: memoryview) -> None:
+        raise Busy("come back tomorrow", None, 86_400.0)
+
+    with pytest.raises(Interrupted, match="tomorrow"):
+        for_each_chunk(CHUNKS, 1, handle)
+
+
+def test_a_failure_stops_those_who_wait() -> None:
+    seen = threading.Event()
+
+    def handle(chunk: Chunk, _buffer: memoryview) -> None:
+        if chunk.offset:
+            seen.set()
+            raise Busy("slow down")
+        seen.wait(60)
+        raise ValueError
+
+    with pytest.raises(ValueError):  # noqa: PT011 # just this one
+        for_each_chunk(CHUNKS[:30], 1, handle)

@@ -200,7 +200,10 @@ def test_a_certificate_that_nobody_vouches_for_is_refused(tmp_path: Path, monkey
     with run_tls_site(tmp_path) as (site, bundle):
         site.files["m.bin"] = b"weights"
         address = f"{site.endpoint}/m.bin"
-        with pytest.raises(StoreFailed, match=r"the certificate of the server of .* is not trusted; name your CA's file"):
+        with pytest.raises(
+            StoreFailed,
+            match=r"the certificate of the server of .* is not trusted \(self-signed certificate\); name your CA's file",
+        ):
             engine.pull(address, tmp_path / "t", Silent())
         monkeypatch.setenv("SSL_CERT_FILE", str(bundle))
         assert engine.pull(address, tmp_path / "t", Silent()).size == 7

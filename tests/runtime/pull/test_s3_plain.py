@@ -9,13 +9,18 @@ from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
+from conftest import use_server
 from longshore_runtime import s3
 from longshore_runtime.errors import LongshoreError, StoreFailed
+from longshore_runtime.progress import Silent
+from longshore_runtime.pull import engine
+from longshore_runtime.pull.concurrency import FEWEST, Pace
 from longshore_runtime.pull.sources import open_source
 from longshore_runtime.pull.sources.port import Entry
 from longshore_runtime.pull.sources.s3 import S3Source
 from longshore_runtime.pull.sources.s3_plain import VALID, PlainS3Source, Store, find_store
-from support.servers import S3Server
+from support.proxy import Faults, run_proxy
+from support.servers import KEY, SECRET, S3Server
 
 FULL = {
     "AWS_ENDPOINT_URL": "http://store:9000",
@@ -147,3 +152,35 @@ def test_settings_of_kserve_go_first(tmp_path: Path) -> None:
     stored = '{"type": "s3", "endpoint_url": "https://other", "access_key_id": "k", "secret_access_key": "s", "region": "r"}'
     found = find_store({**FULL, "STORAGE_CONFIG": stored, "AWS_CA_BUNDLE": str(bundle), "AWS_SESSION_TOKEN": "t"})
     assert found == Store("https://other", "r", "k", "s", "t", str(bundle))
+
+
+@pytest.mark.parametrize("kind", ["plain", "ordinary"])
+def test_a_store_that_asks_for_patience_is_asked_by_fewer(
+    kind: str, versitygw: S3Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    faults = Faults(0.0, most=2)
+    slowed: list[int] = []
+    slow_down = Pace.slow_down
+
+    def note(self: Pace, now: float) -> int:
+        slowed.append(slow_down(self, now))
+        return slowed[-1]
+
+    monkeypatch.setattr(Pace, "slow_down", note)
+    with run_proxy(versitygw, faults) as server:
+        use_server(server, monkeypatch)
+        bucket = f"busy-{os.urandom(4).hex()}"
+        versitygw.make_bucket(bucket)
+        files = {f"model-{number}.safetensors": os.urandom(300_000) for number in range(40)}
+        for name, data in files.items():
+            versitygw.client().put_object(Bucket=bucket, Key=f"tree/{name}", Body=data)
+        if kind == "ordinary":
+            monkeypatch.setenv("AWS_PROFILE", "default")
+            monkeypatch.setenv("AWS_CONFIG_FILE", os.devnull)
+            monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(tmp_path / "credentials"))
+            (tmp_path / "credentials").write_text(f"[default]\naws_access_key_id={KEY}\naws_secret_access_key={SECRET}\n")
+        assert isinstance(open_source(f"s3://{bucket}/tree"), PlainS3Source if kind == "plain" else S3Source)
+        engine.pull(f"s3://{bucket}/tree", tmp_path / "m", Silent())
+    assert {path.name: path.read_bytes() for path in (tmp_path / "m").iterdir() if path.is_file()} == files
+    assert slowed, "with eight at once it was too much"
+    assert min(slowed) <= FEWEST // 2

@@ -25,12 +25,12 @@ from typing import TYPE_CHECKING, Literal
 from urllib.parse import quote, unquote_plus, urlsplit
 from xml.etree import ElementTree
 
-from longshore_runtime.certificates import machine_bundles, trust_bundle
+from longshore_runtime.certificates import find_distrust, machine_bundles, trust_bundle
 from longshore_runtime.digests import crc64nvme
 from longshore_runtime.errors import Interrupted
 from longshore_runtime.pull.sources.port import Entry, Source
 from longshore_runtime.pull.sources.s3_checksums import look_up
-from longshore_runtime.ranges import PATIENCE, RangeReader
+from longshore_runtime.ranges import PATIENCE, PLAIN, RangeReader
 from longshore_runtime.s3_settings import read_s3_settings, split_uri
 
 if TYPE_CHECKING:
@@ -236,6 +236,9 @@ class PlainS3Source(Source):
             try:
                 count = self._reader.read_into(self._address(path), {}, offset, buffer)
             except OSError as error:
+                if find_distrust(error):  # the ordinary source says what to do
+                    self._ordinary.read_into(path, offset, buffer)
+                    return
                 raise Interrupted(
                     f"the connection to {self.uri}/{path} failed: {type(error).__name__}", "run the command again; it resumes"
                 ) from error
@@ -291,4 +294,4 @@ def _is_whole(headers: Mapping[str, str], body: bytes) -> bool:
     sums = {name: value for name, value in headers.items() if name.startswith("x-amz-checksum-")}
     kind = sums.pop("x-amz-checksum-type", "FULL_OBJECT")
     right = all(name in known and b64encode(known[name]()).decode() == value for name, value in sums.items())
-    return right and (kind == "FULL_OBJECT" or not sums) and headers.get("content-encoding", "identity") == "identity"
+    return right and (kind == "FULL_OBJECT" or not sums) and headers.get("content-encoding", "identity") in PLAIN
