@@ -27,9 +27,10 @@ from longshore.storage.port import Draft, Store
 from longshore.storage.uploads import PART_SIZE
 from longshore_runtime import paths
 from longshore_runtime.addresses import redact
+from longshore_runtime.chunks import CHUNK_SIZE
 from longshore_runtime.digests import chunk_ranges, digest_chunk
 from longshore_runtime.errors import Corrupt, InvalidModel, LongshoreError
-from longshore_runtime.manifest import CHUNK_SIZE, Base, File, Manifest, ModelFacts, Origin, Serving
+from longshore_runtime.manifest import Base, File, Manifest, ModelFacts, Origin, Serving
 from longshore_runtime.progress import Progress
 from longshore_runtime.pull.engine import choose_entries
 from longshore_runtime.pull.patterns import Patterns

@@ -23,9 +23,10 @@ from longshore.storage.content import Content, local_content
 from longshore.storage.port import Store
 from longshore.version import Version, make_version
 from longshore_runtime import tree
+from longshore_runtime.chunks import CHUNK_SIZE
 from longshore_runtime.digests import digest_file
 from longshore_runtime.errors import Corrupt, LongshoreError, Refused
-from longshore_runtime.manifest import CHUNK_SIZE, Base, File, Manifest, Serving
+from longshore_runtime.manifest import Base, File, Manifest, Serving
 from longshore_runtime.progress import Progress
 from longshore_runtime.pull.patterns import Patterns
 from longshore_runtime.serve.facts import read_facts

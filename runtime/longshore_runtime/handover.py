@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 from pathlib import Path
 from typing import Literal
 
@@ -17,14 +16,8 @@ from pydantic import Field, ValidationError
 
 from longshore_runtime import paths
 from longshore_runtime.errors import NotFound, StoreFailed
+from longshore_runtime.handover_files import CERTIFICATES, HANDOVER
 from longshore_runtime.manifest import Document, Manifest
-
-HANDOVER = f"{paths.METADATA}/handover.json"
-CERTIFICATES = f"{paths.METADATA}/handover.pem"
-"""The authorities that the store's certificate is held against, where the initializer was given some."""
-
-PREVIEW = f"{paths.METADATA}/preview"
-"""A folder that an engine may be started on: links to what is there, and of weights that are still to come their heads."""
 
 
 class Loan(Document):
@@ -88,15 +81,3 @@ def require_handover(folder: Path) -> Handover:
     if (found := read_handover(folder)) is None:
         raise NotFound(f"nothing is still to come into {folder}", "pull it: python -m longshore_runtime.pull SOURCE FOLDER")
     return found
-
-
-def forget_handover(folder: Path) -> None:
-    """Take away all that belongs to an earlier pull in two steps."""
-    remove_handover(folder)
-    shutil.rmtree(folder / PREVIEW, ignore_errors=True)
-
-
-def remove_handover(folder: Path) -> None:
-    """Take the document away, and its secrets with it."""
-    for name in (HANDOVER, f"{HANDOVER}.draft", CERTIFICATES):
-        (folder / name).unlink(missing_ok=True)

@@ -13,12 +13,11 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from longshore_runtime import paths
+from longshore_runtime.chunks import CHUNK_SIZE
 from longshore_runtime.digests import digest_bytes
 from longshore_runtime.errors import Corrupt, Refused
 
 SCHEMA = 1
-CHUNK_SIZE = 8 * 1024 * 1024
-"""Bytes per BLAKE3 chunk in the manifests that are written today; a manifest says which size it uses."""
 
 Hex = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Count = Annotated[int, Field(ge=0, strict=True)]

@@ -19,7 +19,7 @@ import pytest
 
 from conftest import use_server
 from longshore import Registry
-from longshore_runtime.handover import HANDOVER
+from longshore_runtime.handover_files import HANDOVER
 from longshore_runtime.progress import Silent
 from longshore_runtime.pull.engine import pull
 from support.models import flip_byte

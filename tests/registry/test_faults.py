@@ -19,8 +19,8 @@ from conftest import use_server
 from longshore import Registry
 from longshore.storage import uploads
 from longshore.storage.file import FileStore
+from longshore_runtime.chunks import CHUNK_SIZE
 from longshore_runtime.errors import Interrupted, LongshoreError, StoreFailed
-from longshore_runtime.manifest import CHUNK_SIZE
 from support.models import make_model
 from support.proxy import PASSING, Faults, run_proxy, sleep
 from support.servers import S3Server

@@ -10,8 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from longshore_runtime import paths
+from longshore_runtime.chunks import CHUNK_SIZE
 from longshore_runtime.errors import Corrupt, Refused
-from longshore_runtime.manifest import CHUNK_SIZE, File, Manifest, ModelFacts, Origin, Serving, parse
+from longshore_runtime.manifest import File, Manifest, ModelFacts, Origin, Serving, parse
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "manifest-v1.json"
 GOLDEN_DIGEST = "00c71205ad61f4a23a07529bc4b4a51c3bb60eaaf694f2f894250bb58ea75568"

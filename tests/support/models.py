@@ -12,8 +12,9 @@ from pathlib import Path
 from awscrt.checksums import crc64nvme
 
 from longshore.storage.content import Content, local_content
+from longshore_runtime.chunks import CHUNK_SIZE
 from longshore_runtime.digests import digest_file
-from longshore_runtime.manifest import CHUNK_SIZE, File
+from longshore_runtime.manifest import File
 
 MEBI = 1024 * 1024
 

@@ -24,7 +24,6 @@ from longshore_runtime.errors import Corrupt, LongshoreError, Refused
 from longshore_runtime.progress import format_size
 from longshore_runtime.pull.xz import XzFile
 
-SUFFIXES = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz")
 RATIO, SMALL = 200, 64 * 1024**2
 """An archive may unpack to so many times its own size; what unpacks to less than SMALL bytes is harmless anyway."""
 
@@ -46,11 +45,6 @@ class Member:
 
 Take = Callable[[Member, IO[bytes]], None]
 """What is done with a member and its bytes."""
-
-
-def is_archive(name: str) -> bool:
-    """Whether a file of this name is meant to be unpacked."""
-    return name.lower().endswith(SUFFIXES)
 
 
 class Archive(ABC):

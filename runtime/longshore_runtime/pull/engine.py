@@ -16,16 +16,13 @@ from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Literal
+from typing import IO, TYPE_CHECKING, Literal, TypeAlias
 
 from longshore_runtime import paths, tree
 from longshore_runtime.addresses import pinned_digest
 from longshore_runtime.errors import NotFound, Refused, StoreFailed
-from longshore_runtime.handover import forget_handover
-from longshore_runtime.manifest import Manifest
+from longshore_runtime.handover_files import forget_handover
 from longshore_runtime.progress import Progress
-from longshore_runtime.pull.ahead import hand_over, is_ahead, lend
-from longshore_runtime.pull.archives import Member, copy_member, is_archive, open_archive
 from longshore_runtime.pull.job import Job, Wanted, everything, refuse_in_the_way, require_room
 from longshore_runtime.pull.patterns import EVERYTHING, Patterns
 from longshore_runtime.pull.rate import Throttle
@@ -34,9 +31,16 @@ from longshore_runtime.pull.sources.port import Entry, Source
 from longshore_runtime.pull.verdict import Verdict, Verified
 from longshore_runtime.pull.verification import compare_listing, read_manifest, refuse
 
+if TYPE_CHECKING:
+    from longshore_runtime.manifest import Manifest
+    from longshore_runtime.pull.archives import Member
+
+ARCHIVES = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz")
+"""How the name ends of what is meant to be unpacked."""
+
 _ARCHIVE = f"{paths.METADATA}/archive"
 
-Approve = Callable[[Source, Manifest | None], None]
+Approve: TypeAlias = "Callable[[Source, Manifest | None], None]"
 """Judges a tree by its manifest before anything of it is fetched; raises LongshoreError to refuse it."""
 
 
@@ -78,12 +82,12 @@ def pull(
             0,
             _Place(target, tuple(f"{other.relative_to(target)}/" for other in others if target in other.parents)),
         )
-        if manifest is None and source.unpacks and len(entries) == 1 and is_archive(entries[0].path):
+        if manifest is None and source.unpacks and len(entries) == 1 and entries[0].path.lower().endswith(ARCHIVES):
             files, size, fetched = _have_archive(source, entries, place, progress)
-        elif overlap and manifest is not None and (loan := lend(source, manifest, progress)):
-            vouched: Literal["digest", "manifest"] = "digest" if digest else "manifest"
-            files, size, fetched = _have_tree(source, entries, manifest, place, progress, is_ahead)
-            to_come = hand_over(target, source, manifest, vouched, loan)
+        elif overlap and manifest is not None:
+            files, size, fetched, to_come = _have_ahead(
+                source, entries, manifest, "digest" if digest else "manifest", place, progress
+            )
         else:
             files, size, fetched = _have_tree(source, entries, manifest, place, progress)
     return Verdict(
@@ -140,8 +144,27 @@ def _have_tree(
     return len(job.sizes), sum(job.sizes.values()), fetched
 
 
+def _have_ahead(
+    source: Source,
+    entries: list[Entry],
+    manifest: Manifest,
+    vouched: Literal["digest", "manifest"],
+    place: _Place,
+    progress: Progress,
+) -> tuple[int, int, int, int]:
+    """Bring all but the weights, where these can be left for later; returns the same, and the bytes that are to come."""
+    from longshore_runtime.pull.ahead import hand_over, is_ahead, lend
+
+    if (loan := lend(source, manifest, progress)) is None:
+        return *_have_tree(source, entries, manifest, place, progress), 0
+    had = _have_tree(source, entries, manifest, place, progress, is_ahead)
+    return *had, hand_over(place.folder, source, manifest, vouched, loan)
+
+
 def _have_archive(source: Source, entries: list[Entry], place: _Place, progress: Progress) -> tuple[int, int, int]:
     """Bring an archive, judge all of it, and unpack it; returns number and bytes of its files, and the bytes fetched."""
+    from longshore_runtime.pull.archives import copy_member, open_archive
+
     target, packed = place.folder, place.folder / _ARCHIVE
     packed.mkdir(parents=True, exist_ok=True)
     _, _, fetched = _have_tree(source, entries, None, _Place(packed), progress)

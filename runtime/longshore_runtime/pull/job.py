@@ -8,16 +8,20 @@ import threading
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from longshore_runtime import paths
+from longshore_runtime.chunks import CHUNK_SIZE
 from longshore_runtime.errors import Corrupt, Refused, StoreFailed
 from longshore_runtime.limits import read_memory, read_memory_limit
-from longshore_runtime.manifest import CHUNK_SIZE, Manifest
 from longshore_runtime.progress import Progress, format_size
 from longshore_runtime.pull.judged import HashedFile, JudgedFile, SummedFile
 from longshore_runtime.pull.partial import PartialFile
 from longshore_runtime.pull.sources.port import Entry, Source
 from longshore_runtime.pull.transfer import Chunk, for_each_chunk, read_chunk, split_entry, split_file
+
+if TYPE_CHECKING:
+    from longshore_runtime.manifest import Manifest
 
 _JOURNAL = f"{paths.METADATA}/journal"
 

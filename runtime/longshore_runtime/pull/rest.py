@@ -15,7 +15,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from longshore_runtime import paths
-from longshore_runtime.handover import PREVIEW, Handover, remove_handover, require_handover
+from longshore_runtime.handover import Handover, require_handover
+from longshore_runtime.handover_files import PREVIEW, remove_handover
 from longshore_runtime.progress import Progress, Silent
 from longshore_runtime.pull.engine import explained
 from longshore_runtime.pull.job import Job

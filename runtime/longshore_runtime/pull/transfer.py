@@ -11,14 +11,18 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
+from longshore_runtime.chunks import CHUNK_SIZE
 from longshore_runtime.digests import Checksum, chunk_ranges, digest_chunk
 from longshore_runtime.errors import Busy
 from longshore_runtime.limits import read_memory_limit
-from longshore_runtime.manifest import CHUNK_SIZE, File
 from longshore_runtime.pull.concurrency import Pace, most_workers
 from longshore_runtime.pull.sources.port import Entry, Source
 from longshore_runtime.retries import pause, retry
+
+if TYPE_CHECKING:
+    from longshore_runtime.manifest import File
 
 WORKERS = 8
 REFUSALS = 12

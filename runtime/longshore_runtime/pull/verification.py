@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import threading
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from longshore_runtime import paths
+from longshore_runtime.chunks import CHUNK_SIZE
 from longshore_runtime.digests import digest_bytes
 from longshore_runtime.errors import Corrupt, NotFound
-from longshore_runtime.manifest import CHUNK_SIZE, Manifest, parse
 from longshore_runtime.progress import Progress
 from longshore_runtime.pull.sources.port import Entry, Source
 from longshore_runtime.pull.transfer import WORKERS, Chunk, for_each_chunk, read_chunk, split_entry, split_file
+
+if TYPE_CHECKING:
+    from longshore_runtime.manifest import Manifest
 
 
 @dataclass(frozen=True)
@@ -44,6 +46,8 @@ def read_manifest(source: Source, digest: str | None) -> Manifest | None:
             f"{paths.MANIFEST} in {source.uri} has the digest sha256:{digest_bytes(data)}, expected sha256:{digest}",
             "its bytes were changed after the push; serve another version and push this one again",
         )
+    from longshore_runtime.manifest import parse  # hubs have none, and need no time for all that reads one
+
     return parse(data, f"{source.uri}/{paths.MANIFEST}")
 
 
@@ -97,6 +101,8 @@ def verify_published(source: Source, entries: list[Entry], progress: Progress) -
             progress.advance(chunk.length)
         right = hasher.hexdigest() == entry.checksum.value
         return None if right else Finding(entry.path, "changed", f"it does not have the digest {entry.checksum}")
+
+    from concurrent.futures import ThreadPoolExecutor
 
     progress.begin("verifying", sum(entry.size for entry in entries))
     try:

@@ -18,7 +18,8 @@ from pathlib import Path
 
 from longshore_runtime.arrivals import Arrivals
 from longshore_runtime.errors import LongshoreError, StoreFailed
-from longshore_runtime.handover import PREVIEW, Handover, read_handover
+from longshore_runtime.handover import Handover, read_handover
+from longshore_runtime.handover_files import PREVIEW
 from longshore_runtime.progress import Lines, format_size
 from longshore_runtime.serve.engines.port import Engine, Task
 from longshore_runtime.serve.processes import die_with_parent

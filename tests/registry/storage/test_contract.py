@@ -13,8 +13,8 @@ import pytest
 from longshore.storage import open_store
 from longshore.storage.lanes import Lanes
 from longshore.storage.port import Store
+from longshore_runtime.chunks import CHUNK_SIZE
 from longshore_runtime.errors import LongshoreError, Refused
-from longshore_runtime.manifest import CHUNK_SIZE
 from longshore_runtime.pull.sources import open_source
 from support.models import content_of, flip_byte, make_file
 

@@ -21,8 +21,8 @@ from longshore.storage.lanes import Lanes
 from longshore.storage.port import Unfinished
 from longshore.storage.s3 import S3Store
 from longshore.storage.uploads import MAX_PARTS, part_size
+from longshore_runtime.chunks import CHUNK_SIZE
 from longshore_runtime.errors import Interrupted
-from longshore_runtime.manifest import CHUNK_SIZE
 from support.models import content_of, make_file
 from support.servers import S3Server
 

@@ -18,7 +18,8 @@ import pytest
 from conftest import use_server
 from longshore import Registry
 from longshore_runtime.arrivals import Arrivals
-from longshore_runtime.handover import HANDOVER, PREVIEW, Handover, read_handover, write_handover
+from longshore_runtime.handover import Handover, read_handover, write_handover
+from longshore_runtime.handover_files import HANDOVER, PREVIEW
 from longshore_runtime.manifest import File, Manifest, Serving
 from longshore_runtime.progress import Silent
 from longshore_runtime.pull.ahead import lend

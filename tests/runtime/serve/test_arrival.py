@@ -11,7 +11,8 @@ import pytest
 from conftest import use_server
 from longshore import Registry
 from longshore_runtime.errors import StoreFailed
-from longshore_runtime.handover import HANDOVER, PREVIEW, read_handover
+from longshore_runtime.handover import read_handover
+from longshore_runtime.handover_files import HANDOVER, PREVIEW
 from longshore_runtime.manifest import ModelFacts, Serving
 from longshore_runtime.progress import Silent
 from longshore_runtime.pull.engine import pull

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import TYPE_CHECKING, Literal, Protocol
 
 from longshore_runtime.digests import Checksum
-from longshore_runtime.handover import Loan
 from longshore_runtime.pull.rate import UNLIMITED, Throttle
+
+if TYPE_CHECKING:
+    from longshore_runtime.handover import Loan
 
 
 @dataclass(frozen=True)

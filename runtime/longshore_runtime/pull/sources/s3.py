@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import time
 from collections.abc import Collection, Iterator, Mapping
-from typing import Any, Literal, cast
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 from botocore.exceptions import ClientError
 
 from longshore_runtime import s3
 from longshore_runtime.errors import Interrupted
-from longshore_runtime.handover import Loan
 from longshore_runtime.pull.sources.port import Entry, Source
 from longshore_runtime.pull.sources.s3_checksums import look_up
 from longshore_runtime.pull.sources.s3_ranges import SignedRanges
 from longshore_runtime.s3_settings import read_s3_settings
 from longshore_runtime.web import fill
+
+if TYPE_CHECKING:
+    from longshore_runtime.handover import Loan
 
 LENT = 6 * 3600
 """Seconds for which another process may read what it is lent. The store takes the address back sooner where it was signed
@@ -89,6 +91,8 @@ class S3Source(s3.S3Folder, Source):
             raise Interrupted(f"{self.uri}/{path} ended before byte {last + 1}", "run the command again; it resumes")
 
     def lend(self, paths: Collection[str]) -> Loan | None:
+        from longshore_runtime.handover import Loan
+
         trusted = read_s3_settings().given.get("verify")
         if trusted is False:
             return None
