@@ -67,6 +67,18 @@ def test_the_adapters_commands_print_what_their_page_shows(longshore: CommandLin
         Example(command, example.shown).check(longshore, tmp_path)
 
 
+def test_the_serving_pages_commands_print_what_it_shows(longshore: CommandLine, tmp_path: Path) -> None:
+    for seed, name in enumerate(("llama", "llama-small")):
+        make_model(tmp_path / name, seed=seed)
+    wish = re.search(r"`(speculative: .*)` in `(.*)`", (ROOT / "docs/serving.md").read_text())
+    assert wish
+    (tmp_path / wish[2]).write_text(wish[1])
+    found = list(examples(ROOT / "docs/serving.md"))
+    assert len(found) == 5
+    for example in found:
+        example.check(longshore, tmp_path)
+
+
 def test_the_readmes_python_runs(tmp_path: Path, smollm2: Path) -> None:
     (tmp_path / "smollm2").symlink_to(smollm2)
     (code,) = blocks(ROOT / "README.md", "python")

@@ -1,10 +1,11 @@
-"""Adapters: versions that add to another version, their base, and are served with it."""
+"""What is served together: a version, the adapters that add to it, and the draft that guesses for it."""
 
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from longshore.version import Version
 from longshore_runtime import paths
@@ -16,21 +17,33 @@ from longshore_runtime.pull.verdict import Verdict
 from longshore_runtime.serve.facts import is_adapter
 from longshore_runtime.serve.options import flatten, group_options, merge_options
 
+Role = Literal["base", "draft", "adapter"]
+
 
 @dataclass(frozen=True)
 class Part:
-    """A tree that is served under `name`, of which the manifest must have the `digest` (hex) where one is known."""
+    """A tree that is served under `name`, of which the manifest must have the `digest` (hex) where one is known.
+
+    A draft is not served itself: its name says what it is.
+    """
 
     name: str
     uri: str
     digest: str | None = None
+    role: Role = "base"
+
+    @property
+    def place(self) -> str:
+        """The folder that is its own, in the base's; the base's is the whole."""
+        return {"base": "", "draft": paths.DRAFT, "adapter": paths.adapter_folder(self.name)}[self.role]
 
 
 @dataclass(frozen=True)
 class Composition:
     """What is served together: `base` with `manifest`, and its `adapters`. `version` was asked for: the base or an adapter.
 
-    `serving` is how: as the base wishes, and over that as the adapters do, in their order.
+    `serving` is how: as the base wishes, and over that as the adapters do, in their order. `draft` guesses for the base, with
+    weights of `draft_bytes`.
     """
 
     version: Version
@@ -38,24 +51,33 @@ class Composition:
     manifest: Manifest
     adapters: tuple[Version, ...]
     serving: Serving
+    draft: Version | None = None
+    draft_bytes: int = 0
 
     @property
-    def parts(self) -> tuple[Version, ...]:
-        """The base, then the adapters."""
-        return (self.base, *self.adapters)
+    def versions(self) -> tuple[Version, ...]:
+        """The base, then its draft, where it has one, then the adapters."""
+        return (self.base, *([self.draft] if self.draft else []), *self.adapters)
+
+    @property
+    def parts(self) -> tuple[Part, ...]:
+        """The same as trees."""
+        roles: list[Role] = ["base"]
+        roles += ["draft"] if self.draft else []
+        roles += ["adapter"] * len(self.adapters)
+        named = zip(self.versions, roles, strict=True)
+        return tuple(Part(version.model, version.uri, version.digest, role) for version, role in named)
 
 
-def pull_together(
-    base: Part, adapters: Sequence[Part], folder: Path, progress: Progress, max_rate: int | None = None
-) -> list[Verdict]:
-    """Bring a base into a folder, and each of its adapters into the one there that is its own; every byte verified.
+def pull_together(parts: Sequence[Part], folder: Path, progress: Progress, max_rate: int | None = None) -> list[Verdict]:
+    """Bring a base into a folder, and each of its other parts into the one there that is its own; every byte verified.
 
     `max_rate` are the bytes per second that are taken at most.
     """
-    places = [folder, *(folder / paths.adapter_folder(adapter.name) for adapter in adapters)]
+    places = [folder / part.place for part in parts]
     return [
         pull(part.uri, place, progress, part.digest, others=[other for other in places if other != place], max_rate=max_rate)
-        for part, place in zip((base, *adapters), places, strict=True)
+        for part, place in zip(parts, places, strict=True)
     ]
 
 

@@ -1,10 +1,10 @@
-"""Which adapters need a version: so that a base stays as long as an adapter of it does.
+"""Who needs a version: so that a base stays as long as an adapter of it does, and a draft as long as what it guesses for.
 
 An adapter's tree says beside its base's that it needs it, before its version is committed, and looks after that whether the
-base is still there. Whoever deletes a base looks for such words after the deletion, and takes it back when one of them
-is a live version's or that of a push under way. Since a store shows what was written before, one of two who decide at the same
-moment sees the other: the push is refused, or the deletion is. A word itself is no proof: its push may have failed. It is
-removed only with the base's tree.
+base is still there; a tree with a draft does the same. Whoever deletes a base looks for such words after the deletion, and
+takes it back when one of them is a live version's or that of a push under way. Since a store shows what was written before,
+one of two who decide at the same moment sees the other: the push is refused, or the deletion is. A word itself is no proof:
+its push may have failed. It is removed only with the base's tree.
 """
 
 from __future__ import annotations
@@ -29,14 +29,14 @@ def add_dependent(store: Store, base: Base, model: str, digest: str) -> None:
     data = store.read(key)
     if data is None or VersionRecord.parse(data, key).digest != base.digest:
         raise Refused(
-            f"{base.reference} with sha256:{base.digest}, which the adapter is for, is not in {store.uri}",
-            f"copy it here: longshore copy {base.reference} --to {store.uri}, or name another: --base MODEL:VERSION",
+            f"{base.reference} with sha256:{base.digest}, which {model} needs, is not in {store.uri}",
+            f"copy it here: longshore copy {base.reference} --to {store.uri}, or name another",
         )
     word = Dependent(model=model, digest=digest)
     store.create(layout.dependent_key(base.model, base.digest, model, digest), word.encode())
     if is_deleted(store, base.model, base.version):
         raise Refused(
-            f"{base.reference}, which the adapter is for, is deleted", f"bring it back: longshore undelete {base.reference}"
+            f"{base.reference}, which {model} needs, is deleted", f"bring it back: longshore undelete {base.reference}"
         )
 
 

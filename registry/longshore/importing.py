@@ -70,15 +70,17 @@ def bring(
     store: Store,
     model: str,
     patterns: Patterns,
-    serving: Serving | None,
-    base: Base | None,
+    wishes: tuple[Serving | None, Base | None, Base | None],
     progress: Progress,
 ) -> Imported:
     """Digest the tree at `uri`, staging what the store cannot copy from there itself.
 
+    `wishes` are how to serve it, its base and its draft, where the push says so; a version brings its own.
+
     The version's files are those of its manifest, where the tree has one. Raises LongshoreError for what is no model, and
     Corrupt when a file is not what the source publishes of it.
     """
+    serving, base, draft = wishes
     source = open_source(uri)
     found = read_manifest(source, source.digest)
     if found is not None:
@@ -91,7 +93,9 @@ def bring(
         )
         base = base or found.base
         require_base([file.path for file in found.files], found.model, base, redact(uri))
-        manifest = found.model_copy(update={"source": origin, "serving": serving or found.serving, "base": base})
+        draft = found.draft if serving is None else draft
+        needs = {"base": base, "draft": draft}
+        manifest = found.model_copy(update={"source": origin, "serving": serving or found.serving, **needs})
         return Imported(manifest, source, None, 0)
     entries = source.look_up(choose_entries(source, list(source.list_files()), patterns))
     facts, licence = _look(source, entries)
@@ -102,7 +106,7 @@ def bring(
     importer = _Importer(source, store, staging, progress)
     files = importer.take_all(entries)
     origin = Origin(uri=source.uri, revision=source.revision, licence=licence)
-    manifest = Manifest(files=files, model=facts, serving=serving or Serving(), source=origin, base=base)
+    manifest = Manifest(files=files, model=facts, serving=serving or Serving(), source=origin, base=base, draft=draft)
     return Imported(manifest, source, staging, importer.fetched)
 
 

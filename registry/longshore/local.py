@@ -12,14 +12,13 @@ from pathlib import Path
 from typing import TextIO
 
 from longshore.adapters import Part, pull_together
-from longshore_runtime import paths
 from longshore_runtime.manifest import Serving
 from longshore_runtime.progress import Progress
 from longshore_runtime.pull.verdict import Verdict
 from longshore_runtime.serve.engines import open_engine
 from longshore_runtime.serve.engines.port import Task
 from longshore_runtime.serve.launcher import Launcher
-from longshore_runtime.serve.model import read_adapter, read_model, read_shape
+from longshore_runtime.serve.model import choose_draft, read_adapter, read_model, read_shape
 from longshore_runtime.serve.ports import require_free_port
 
 START_DEADLINE = 900.0
@@ -28,14 +27,14 @@ START_DEADLINE = 900.0
 
 @dataclass(frozen=True)
 class Run:
-    """What to run: `base` with its `adapters`, on `host`:`port`. The files are kept in `folder`, if one is given."""
+    """What to run: `base` with `others`, its draft and its adapters, on `host`:`port`. `folder` keeps the files, if given."""
 
     base: Part
     host: str
     port: int
     folder: Path | None = None
     arguments: tuple[str, ...] = ()
-    adapters: tuple[Part, ...] = ()
+    others: tuple[Part, ...] = ()
     grace: int = 30
 
 
@@ -65,19 +64,37 @@ def serve(run: Run, cache: Path, progress: Progress, log: TextIO | None = None) 
         engine = open_engine(Serving().engine)
         engine.require()
         engine.check_arguments(run.arguments)
-        verdicts = pull_together(run.base, run.adapters, folder, progress)
-        facts, serving = read_model(folder)
-        adapters = [read_adapter(part.name, folder / paths.adapter_folder(part.name)) for part in run.adapters]
-        arguments = (serving.arguments, *(wish.arguments for _, wish in adapters), run.arguments)
-        found = tuple(adapter for adapter, _ in adapters)
-        task = Task(folder, run.base.name, facts, run.host, run.port, run.grace, arguments, read_shape(folder), found)
-        launcher = Launcher(open_engine(serving.engine), task, progress.say, log)
+        verdicts = pull_together((run.base, *run.others), folder, progress)
+        launcher = _make_launcher(run, folder, progress, log)
         try:
             launcher.start()
             launcher.wait_ready(START_DEADLINE)
-            yield Served(run, verdicts, facts.chat_template, launcher)
+            yield Served(run, verdicts, launcher.chats, launcher)
         finally:
             launcher.stop()
+
+
+def _make_launcher(run: Run, folder: Path, progress: Progress, log: TextIO | None) -> Launcher:
+    """The launcher of what was pulled into a folder."""
+    facts, serving = read_model(folder)
+    adapters = [read_adapter(part.name, folder / part.place) for part in run.others if part.role == "adapter"]
+    draft = next((folder / part.place for part in run.others if part.role == "draft"), None)
+    engine = open_engine(serving.engine)
+    speculation, draft = choose_draft(serving, engine.speculation, draft)
+    task = Task(
+        model=folder,
+        name=run.base.name,
+        facts=facts,
+        host=run.host,
+        port=run.port,
+        grace=run.grace,
+        arguments=(serving.arguments, *(wish.arguments for _, wish in adapters), run.arguments),
+        geometry=read_shape(folder),
+        adapters=tuple(adapter for adapter, _ in adapters),
+        speculation=speculation,
+        draft=draft,
+    )
+    return Launcher(engine, task, progress.say, log)
 
 
 @contextmanager

@@ -86,16 +86,25 @@ class Pusher:
         self._repair = repair
 
     def push(
-        self, directory: Path, target: Reference, message: str | None, serving: Serving, base: Base | None
+        self,
+        directory: Path,
+        target: Reference,
+        message: str | None,
+        serving: Serving,
+        base: Base | None,
+        draft: Base | None,
     ) -> tuple[Version, bool, int, int]:
-        """The version, whether it was created now, its bytes and how many of them were sent. `base` is that of an adapter."""
+        """The version, whether it was created now, its bytes and how many of them were sent.
+
+        `base` is that of an adapter, `draft` what guesses for a model.
+        """
         files = tree.scan(directory)
         locations = {file.path: file.location for file in files}
         facts = read_facts(locations)
         require_base(locations, facts, base, str(directory))
         self._catalogue.require_conditions()
         entries = _digest_files(files, self._progress)
-        manifest = Manifest(files=entries, model=facts, serving=serving, base=base)
+        manifest = Manifest(files=entries, model=facts, serving=serving, base=base, draft=draft)
         earlier = self._find_earlier(target.model, manifest)
         return self._push(
             target,
@@ -112,11 +121,12 @@ class Pusher:
         message: str | None,
         serving: Serving | None,
         base: Base | None,
+        draft: Base | None,
         patterns: Patterns,
     ) -> tuple[Version, bool, int, int]:
         """The same of a tree that lies elsewhere; the bytes are those that came through this machine."""
         self._catalogue.require_conditions()
-        found = bring(uri, self._store, target.model, patterns, serving, base, self._progress)
+        found = bring(uri, self._store, target.model, patterns, (serving, base, draft), self._progress)
         root = self._store.uri
         version, created, size, sent = self._push(
             target, message, found.manifest, found.content_of, lambda file: found.copy_of(file, root)
@@ -136,8 +146,8 @@ class Pusher:
         label = target.version or self._next_version(target.model, manifest)
         manifest = self._agree(target, label, manifest)
         with in_flight(self._store, target.model, manifest.digest, self._progress.say) as flight:
-            if manifest.base:
-                add_dependent(self._store, manifest.base, target.model, manifest.digest)
+            for needed in manifest.needs:
+                add_dependent(self._store, needed, target.model, manifest.digest)
             sent = send_tree(self._store, target.model, manifest, content_of, copy_of, self._progress, repair=self._repair)
             require_complete(self._store, target.model, manifest)
             flight.confirm()

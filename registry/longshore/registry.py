@@ -15,12 +15,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from longshore import deletion, layout
-from longshore.adapters import Composition, Part, check_together, layer, pin, pull_together
+from longshore.adapters import Composition, check_together, layer, pin, pull_together
 from longshore.aliases import Aliases, AliasMove, check_movable
 from longshore.collection import Collector, Garbage
 from longshore.completeness import find_missing, require_complete
 from longshore.copying import copy_objects, copy_tree
 from longshore.dependents import add_dependent, list_dependents
+from longshore.drafts import pin_draft, require_draft
 from longshore.events import Log
 from longshore.guarantees import Guarantee, require_conditions, try_out
 from longshore.guards import in_flight, read_clock
@@ -176,32 +177,33 @@ class Registry:
         """What is to be served for a reference: the version with `adapters`, or the adapter that it is, with its base."""
         version = self.resolve(reference) if isinstance(reference, str) else reference
         own = self.manifest(version)
-        base = self._find_base(own.base, version) if own.base else version
+        base = self._find_needed(own.base, version) if own.base else version
         manifest = self.manifest(base) if own.base else own
         wanted = ([version] if own.base else []) + [self.resolve(adapter) for adapter in adapters]
         found = [(adapter, own if adapter == version else self.manifest(adapter)) for adapter in wanted]
         check_together(base, found)
         serving = layer(manifest.serving, [adapter.serving for _, adapter in found])
-        return Composition(version, base, manifest, tuple(wanted), serving)
+        draft = self._find_needed(manifest.draft, base) if manifest.draft else None
+        draft_bytes = self.manifest(draft).model.weight_bytes if draft else 0
+        return Composition(version, base, manifest, tuple(wanted), serving, draft, draft_bytes)
 
-    def _find_base(self, base: Base, adapter: Version) -> Version:
-        """The version that an adapter needs, which nobody may have deleted."""
-        found = self.find(base.model, base.version)
-        if found is None or found.digest != base.digest:
+    def _find_needed(self, needed: Base, version: Version) -> Version:
+        """The version that another needs, its base or its draft, which nobody may have deleted."""
+        found = self.find(needed.model, needed.version)
+        if found is None or found.digest != needed.digest:
             raise Corrupt(
-                f"the base of {adapter.reference}, {base.reference} with sha256:{base.digest}, is not in {self.uri}",
-                f"push the adapter again: --base {base.model}:VERSION",
+                f"{version.reference} needs {needed.reference} with sha256:{needed.digest}, which is not in {self.uri}",
+                f"push {needed.model} and {version.model} again",
             )
         return found
 
     def pull(self, reference: str, target: Path, progress: Progress | None = None) -> Verdict:
-        """Bring a version into a folder, every byte verified; of an adapter the base, and in that the adapter.
+        """Bring a version into a folder, every byte verified; of an adapter the base, and in that the adapter, or the draft.
 
         Returns what it did of the version itself.
         """
         found = self.compose(reference)
-        base, *adapters = (Part(part.model, part.uri, part.digest) for part in found.parts)
-        return pull_together(base, adapters, target, progress or Silent())[-1]
+        return pull_together(found.parts, target, progress or Silent())[found.versions.index(found.version)]
 
     def verify(self, reference: str, progress: Progress | None = None) -> list[Finding]:
         """Read a version's files where they lie; returns every difference from what was pushed."""
@@ -228,6 +230,7 @@ class Registry:
         message: str | None = None,
         serving: Serving | None = None,
         base: str | None = None,
+        draft: str | None = None,
         progress: Progress | None = None,
         repair: bool = False,
         patterns: Patterns = EVERYTHING,
@@ -238,7 +241,8 @@ class Registry:
 
         An address (`hf://org/model@revision`, `s3://…`, a tree of another registry) is brought straight into the store;
         `patterns` choose among its files. An adapter needs a `base`: a reference to a version here, which is then kept
-        as long as the adapter is. `vouch` hears of the version before an alias moves to it, and may sign it.
+        as long as the adapter is; so is a `draft`, which `serving.speculative` may need. `vouch` hears of the version before
+        an alias moves to it, and may sign it.
 
         Running it again resumes what was cut short, replaces what is not what the version says, and changes nothing
         else. What a bucket has is judged by the checksums that the store keeps; `repair` has its bytes read.
@@ -249,6 +253,8 @@ class Registry:
         if alias is not None:
             self._refuse_protected(target, check_label(alias, "alias"))
         pinned = self.pin_base(base, target.model) if base is not None else None
+        require_draft(serving or Serving(), draft)
+        guesser = self.pin_draft(draft) if draft is not None else None
         warnings: tuple[Warned, ...] = ()
         if check:
             from longshore.check.requirement import require_servable
@@ -258,9 +264,9 @@ class Registry:
             )
         pusher = Pusher(self._store, self, self._identity, progress or Silent(), repair=repair)
         if "://" in str(directory):
-            pushed = pusher.import_tree(str(directory), target, message, serving, pinned, patterns)
+            pushed = pusher.import_tree(str(directory), target, message, serving, pinned, guesser, patterns)
         else:
-            pushed = pusher.push(Path(directory), target, message, serving or Serving(), pinned)
+            pushed = pusher.push(Path(directory), target, message, serving or Serving(), pinned, guesser)
         version, created, size, sent = pushed
         if created:
             self._log.write(target.model, "push", version=version.version, digest=version.digest, note=message)
@@ -274,12 +280,19 @@ class Registry:
 
         Raises Refused when it is an adapter itself.
         """
+        found = self._resolve_only(reference)
+        return pin(found, self.manifest(found), adapter)
+
+    def pin_draft(self, reference: str) -> Base:
+        """The version that is to guess for another; named like a base. Raises Refused when it is an adapter."""
+        found = self._resolve_only(reference)
+        return pin_draft(found, self.manifest(found))
+
+    def _resolve_only(self, reference: str) -> Version:
         wanted = parse_reference(reference)
         if wanted == Reference(wanted.model) and len(versions := self.versions(wanted.model, limit=2)) == 1:
-            found = versions[0]
-        else:
-            found = self.resolve(reference)
-        return pin(found, self.manifest(found), adapter)
+            return versions[0]
+        return self.resolve(reference)
 
     def locate(self, base: Base) -> str:
         """The address of the tree of an adapter's base."""
@@ -393,13 +406,13 @@ class Registry:
         for alias in aliases:
             check_label(alias, "alias")
         shown = progress or Silent()
-        if manifest.base:
-            base = self._find_base(manifest.base, version)
-            shown.say(f"{base.reference} goes along: {version.reference} is an adapter of it")
-            self.copy(base.reference, to, progress=progress)
+        for needed in manifest.needs:
+            found = self._find_needed(needed, version)
+            shown.say(f"{found.reference} goes along: {version.reference} needs it")
+            self.copy(found.reference, to, progress=progress)
         with in_flight(to._store, version.model, version.digest, shown.say) as flight:
-            if manifest.base:
-                add_dependent(to._store, manifest.base, version.model, version.digest)
+            for needed in manifest.needs:
+                add_dependent(to._store, needed, version.model, version.digest)
             sent = copy_tree(version.uri, manifest, to._store, version.model, shown)
             folder = layout.signatures_folder(version.model, version.digest)
             copy_objects(self._store, to._store, [stored.key for stored in self._store.list_tree(folder)])
@@ -421,7 +434,7 @@ class Registry:
     def delete(self, reference: str, reason: str | None = None) -> Version:
         """Delete a version: nobody finds it any more, its label stays taken, its files stay until a collection.
 
-        Raises Refused, naming who, while an alias or an adapter needs it.
+        Raises Refused, naming who, while an alias, an adapter or what it guesses for needs it.
         """
         version = self.resolve(reference)
         self.require_conditions()
@@ -430,7 +443,7 @@ class Registry:
         try:
             self._refuse_needed(version)
         except Refused:  # it came between our look and our deletion, and prevails
-            restored = "an alias or an adapter came to it at the same moment"
+            restored = "somebody came to need it at the same moment"
             deletion.change(self._store, version.model, version.version, by=self._identity, reason=restored, restore=True)
             raise
         self._log.write(version.model, "delete", version=version.version, digest=version.digest, note=reason)
@@ -445,10 +458,10 @@ class Registry:
                 f"{version.reference} is needed by {', '.join(names)}",
                 f"point elsewhere first: longshore alias {version.model} {names[0].rpartition('@')[2]} VERSION",
             )
-        if adapters := list(list_dependents(self._store, version.model, version.digest)):
+        if others := list(list_dependents(self._store, version.model, version.digest)):
             raise Refused(
-                f"{version.reference} is needed by its adapter{'s' * (len(adapters) > 1)} {', '.join(adapters)}",
-                f"delete that first: longshore delete {adapters[0]}" if ":" in adapters[0] else "it is being pushed: wait",
+                f"{version.reference} is needed by {', '.join(others)}",
+                f"delete that first: longshore delete {others[0]}" if ":" in others[0] else "it is being pushed: wait",
             )
 
     def undelete(self, reference: str, reason: str | None = None) -> Version:
@@ -470,8 +483,8 @@ class Registry:
         self.require_conditions()
         with in_flight(self._store, version.model, version.digest, Silent().say) as flight:
             self._refuse_incomplete(version)
-            if base := self.manifest(version).base:
-                add_dependent(self._store, base, version.model, version.digest)
+            for needed in self.manifest(version).needs:
+                add_dependent(self._store, needed, version.model, version.digest)
             flight.confirm()
             deletion.change(self._store, version.model, version.version, by=self._identity, reason=reason, restore=True)
         self._log.write(version.model, "undelete", version=version.version, digest=version.digest, note=reason)

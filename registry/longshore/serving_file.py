@@ -1,49 +1,67 @@
 """The file that says how a version wants to be served: `push --serve serve.yaml`.
 
-It has the fields of `manifest.Serving`, and `base` for an adapter; it becomes part of the version's digest.
+It has the fields of `manifest.Serving`, `base` for an adapter and `speculative.model` for a draft; it becomes part of the
+version's digest.
 """
 
 from __future__ import annotations
 
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import yaml
 from pydantic import BaseModel, ValidationError
 
+from longshore.drafts import require_draft
 from longshore_runtime.errors import LongshoreError
-from longshore_runtime.manifest import ScalingDefaults, Serving
+from longshore_runtime.manifest import ScalingDefaults, Serving, Speculation
 from longshore_runtime.serve.engines import open_engine
 from longshore_runtime.serve.options import Option, group_options
+
+
+class SpeculationInFile(Speculation):
+    """How to guess, and the reference of the `model` that does, where one does."""
+
+    model: str | None = None
 
 
 class ServingFile(Serving):
     """What the file may say: how to serve the version, and for an adapter the reference of its `base`."""
 
+    speculative: SpeculationInFile | None = None
     base: str | None = None
 
 
-_PARTS: dict[str, type[BaseModel]] = {"": ServingFile, "scaling": ScalingDefaults}
+class Wishes(NamedTuple):
+    """What a file says: how to serve the version, and the references of its base and its draft."""
+
+    serving: Serving | None = None
+    base: str | None = None
+    draft: str | None = None
+
+
+_PARTS: dict[str, type[BaseModel]] = {"": ServingFile, "scaling": ScalingDefaults, "speculative": SpeculationInFile}
 """The model of each level of the file."""
 
 
-def read_serving(path: Path) -> Serving:
+def read_serving_file(path: Path) -> Wishes:
     """The wishes in a YAML file; raises LongshoreError, naming the field, for what no engine could follow."""
-    return read_serving_file(path)[0]
-
-
-def read_serving_file(path: Path) -> tuple[Serving, str | None]:
-    """The same, and the reference of the base, for an adapter."""
     try:
         content = ServingFile.model_validate(_load(path))
     except ValidationError as error:
         raise _explain(path, error) from error
-    serving = Serving.model_validate(content.model_dump(exclude={"base"}))
-    open_engine(serving.engine).check_arguments(serving.arguments)
+    serving = Serving.model_validate(content.model_dump(exclude={"base": True, "speculative": {"model"}}))
+    draft = content.speculative.model if content.speculative else None
+    engine = open_engine(serving.engine)
+    engine.check_arguments(serving.arguments)
+    if serving.speculative and serving.speculative.method not in engine.speculation:
+        known = ", ".join(sorted(engine.speculation)) or "no way to"
+        raise LongshoreError(f"{path}: {engine.name} cannot guess by {serving.speculative.method}", f"it has {known}")
+    require_draft(serving, draft)
     if conflict := find_conflict(serving):
         raise LongshoreError(f"{path} contradicts itself: {conflict}", "keep one of the two")
-    return serving, content.base
+    return Wishes(serving, content.base, draft)
 
 
 def find_conflict(serving: Serving) -> str | None:
@@ -56,6 +74,8 @@ def find_conflict(serving: Serving) -> str | None:
     wanted = _size(options, "tensor-parallel-size") * _size(options, "pipeline-parallel-size")
     if serving.gpus is not None and wanted > max(serving.gpus, 1):
         return f"the arguments spread the model over {wanted} GPUs and gpus is {serving.gpus}"
+    if serving.speculative and "speculative-config" in values:
+        return f"speculative and {' '.join(values['speculative-config'])}"
     scaling = serving.scaling
     if scaling and scaling.min is not None and scaling.max is not None and scaling.min > scaling.max:
         return f"scaling.min {scaling.min} is more than scaling.max {scaling.max}"

@@ -85,6 +85,22 @@ class ScalingDefaults(Document):
     target: Annotated[int, Field(ge=1, strict=True)] | None = None
 
 
+class Speculation(Document):
+    """How the engine guesses `tokens` ahead, which the model confirms or not, all at once: the same answers, sooner.
+
+    `ngram` finds its guesses in what was said so far. `draft`, a small model of its own with the same vocabulary, `eagle` and
+    `eagle3`, heads that were trained for the model, are a second model: the version's `draft`.
+    """
+
+    method: Literal["ngram", "draft", "eagle", "eagle3"]
+    tokens: Annotated[int, Field(ge=1, le=64, strict=True)] = 3
+
+    @property
+    def needs_draft(self) -> bool:
+        """Whether a second model makes the guesses."""
+        return self.method != "ngram"
+
+
 class Serving(Document):
     """How the version asks to be served: the engine's name and arguments that the engine gets as they are.
 
@@ -95,6 +111,7 @@ class Serving(Document):
     arguments: tuple[str, ...] = ()
     gpus: Count | None = None
     scaling: ScalingDefaults | None = None
+    speculative: Speculation | None = None
 
 
 class Origin(Document):
@@ -106,7 +123,7 @@ class Origin(Document):
 
 
 class Base(Document):
-    """The version that an adapter adds to, in the same registry: pinned by its digest, `version` as it was called then."""
+    """A version that another needs, in the same registry: pinned by its digest, `version` as it was called then."""
 
     model: str
     version: str
@@ -119,7 +136,10 @@ class Base(Document):
 
 
 class Manifest(Document):
-    """A version's content. Build one from digested files in any order; it keeps them sorted by path."""
+    """A version's content. Build one from digested files in any order; it keeps them sorted by path.
+
+    `base` is what an adapter adds to, `draft` the second model that guesses for this one.
+    """
 
     schema_version: Annotated[int, Field(alias="schema", strict=True, ge=1, le=SCHEMA)] = SCHEMA
     chunk_size: Annotated[int, Field(strict=True, ge=4096, le=1 << 30)] = CHUNK_SIZE
@@ -128,6 +148,7 @@ class Manifest(Document):
     serving: Serving = Serving()
     source: Origin | None = None
     base: Base | None = None
+    draft: Base | None = None
 
     @model_validator(mode="before")
     @classmethod
@@ -148,6 +169,11 @@ class Manifest(Document):
         return self
 
     @property
+    def needs(self) -> tuple[Base, ...]:
+        """The versions without which this one cannot be served."""
+        return tuple(needed for needed in (self.base, self.draft) if needed)
+
+    @property
     def size(self) -> int:
         """The bytes of all files together."""
         return sum(file.size for file in self.files)
@@ -163,16 +189,17 @@ class Manifest(Document):
         return digest_bytes(self.encode())
 
     def has_content_of(self, other: Manifest) -> bool:
-        """Whether both describe the same files served the same way, on the same base.
+        """Whether both describe the same files served the same way, on the same base and with the same draft.
 
         Two releases of Longshore may read different facts out of the same files; that is not another content.
         """
         same_files = [(f.path, f.size, f.sha256) for f in self.files] == [(f.path, f.size, f.sha256) for f in other.files]
-        return same_files and self.serving == other.serving and _digest_of(self.base) == _digest_of(other.base)
+        same_needs = [_digest_of(self.base), _digest_of(self.draft)] == [_digest_of(other.base), _digest_of(other.draft)]
+        return same_files and same_needs and self.serving == other.serving
 
 
-def _digest_of(base: Base | None) -> str | None:
-    return base.digest if base else None
+def _digest_of(needed: Base | None) -> str | None:
+    return needed.digest if needed else None
 
 
 def parse(data: bytes, name: str = "the manifest") -> Manifest:

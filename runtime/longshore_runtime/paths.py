@@ -17,6 +17,9 @@ MANIFEST = f"{METADATA}/manifest.json"
 ADAPTERS = f"{METADATA}/adapters"
 """Where the adapters that are served with a tree lie, a folder each: there they are no part of it."""
 
+DRAFT = f"{METADATA}/draft"
+"""Where the second model lies that guesses for a tree's; there it is no part of it."""
+
 PARTIAL = f"{METADATA}/partial"
 """Where a file lies below its own path until all of its bytes are right."""
 

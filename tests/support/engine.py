@@ -25,6 +25,7 @@ class TestEngine:
     health_path: str = "/health"
     metrics_path: str = "/metrics"
     caches: Mapping[str, str] = field(default_factory=lambda: {"TESTENGINE_CACHE": "cache"})
+    speculation: frozenset[str] = frozenset()
     __test__ = False
 
     def require(self) -> None:

@@ -177,3 +177,59 @@ def make_adapter(
     described = own | {"base_model_name_or_path": "org/base"} | config
     (directory / "adapter_config.json").write_text(json.dumps(described))
     return directory
+
+
+def make_embedder(directory: Path, *, hidden: int = 32, layers: int = 2, seed: int = 0) -> Path:
+    """A BERT of random numbers with a tokenizer of its own, which makes embeddings of `hidden` numbers."""
+    numbers = random.Random(seed)
+    directory.mkdir(parents=True, exist_ok=True)
+    special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+    words = special + [f"w{number}" for number in range(59)]
+    tensors = {}
+    for name, shape in _bert_shapes(hidden, layers, len(words)).items():
+        size, norm = math.prod(shape), name.endswith("LayerNorm.weight")
+        values = array("f", (1.0 if norm else numbers.gauss(0, 0.3) for _ in range(size)))
+        tensors[name] = ("F32", shape, values.tobytes())
+    (directory / "model.safetensors").write_bytes(safetensors(tensors))
+    config = {"architectures": ["BertModel"], "model_type": "bert", "hidden_size": hidden, "num_hidden_layers": layers}
+    config |= {"num_attention_heads": 2, "intermediate_size": 2 * hidden, "max_position_embeddings": 128}
+    config |= {"vocab_size": len(words), "type_vocab_size": 2, "hidden_act": "gelu", "pad_token_id": 0}
+    (directory / "config.json").write_text(json.dumps(config))
+    ends = {token: {"id": token, "ids": [words.index(token)], "tokens": [token]} for token in ("[CLS]", "[SEP]")}
+    around = [{"SpecialToken": {"id": token, "type_id": 0}} for token in ends]
+    around.insert(1, {"Sequence": {"id": "A", "type_id": 0}})
+    tokenizer = {
+        "version": "1.0",
+        "added_tokens": [
+            {"id": number, "content": token, "special": True, "normalized": False}
+            | dict.fromkeys(("single_word", "lstrip", "rstrip"), False)
+            for number, token in enumerate(special)
+        ],
+        "pre_tokenizer": {"type": "BertPreTokenizer"},
+        "post_processor": {"type": "TemplateProcessing", "single": around, "pair": around, "special_tokens": ends},
+        "model": {"type": "WordLevel", "vocab": {word: number for number, word in enumerate(words)}, "unk_token": "[UNK]"},
+    }
+    (directory / "tokenizer.json").write_text(json.dumps(tokenizer))
+    names = dict(zip(("pad_token", "unk_token", "cls_token", "sep_token", "mask_token"), special, strict=True))
+    own = {"tokenizer_class": "PreTrainedTokenizerFast", "model_max_length": 128} | names
+    (directory / "tokenizer_config.json").write_text(json.dumps(own))
+    return directory
+
+
+def _bert_shapes(hidden: int, layers: int, words: int) -> dict[str, list[int]]:
+    """The tensors of a BERT with 128 positions and an inner size of twice the hidden one."""
+    shapes = {"embeddings.word_embeddings.weight": [words, hidden], "embeddings.position_embeddings.weight": [128, hidden]}
+    shapes |= {"embeddings.token_type_embeddings.weight": [2, hidden]}
+    linear = {"pooler.dense": (hidden, hidden)}
+    norms = ["embeddings.LayerNorm"]
+    for number in range(layers):
+        layer = f"encoder.layer.{number}"
+        linear |= {f"{layer}.attention.self.{name}": (hidden, hidden) for name in ("query", "key", "value")}
+        linear |= {f"{layer}.attention.output.dense": (hidden, hidden), f"{layer}.intermediate.dense": (2 * hidden, hidden)}
+        linear |= {f"{layer}.output.dense": (hidden, 2 * hidden)}
+        norms += [f"{layer}.attention.output.LayerNorm", f"{layer}.output.LayerNorm"]
+    for name, (rows, columns) in linear.items():
+        shapes |= {f"{name}.weight": [rows, columns], f"{name}.bias": [rows]}
+    for name in norms:
+        shapes |= {f"{name}.weight": [hidden], f"{name}.bias": [hidden]}
+    return shapes

@@ -12,7 +12,7 @@ from longshore.cli.options import json_option, registry_option
 from longshore.cli.output import open_progress, print_json
 from longshore.cli.target import Target, find_target
 from longshore.registry import Registry
-from longshore.serving_file import read_serving_file
+from longshore.serving_file import Wishes, read_serving_file
 from longshore_runtime.addresses import redact
 from longshore_runtime.progress import Silent, format_size
 from longshore_runtime.pull.sources import open_source
@@ -31,7 +31,7 @@ def check(source: str, serve: Path | None, base: str | None, registry: str | Non
     Reads headers and small files alone, of a directory, of what lies at an address (hf://OWNER/MODEL, s3://BUCKET/PREFIX)
     or of a version. Nothing of it is executed. Exits with 1 when there are errors; docs/check.md explains every code.
     """
-    serving, wished_base = read_serving_file(serve) if serve else (None, None)
+    serving, wished_base, _ = read_serving_file(serve) if serve else Wishes()
     target = find_target(source, registry)
     opened = open_source(target.uri)
     manifest = None if serving else read_manifest(opened, opened.digest)

@@ -10,7 +10,7 @@ from longshore.cli.options import json_option, registry_option
 from longshore.cli.output import open_progress, print_json, show_digest
 from longshore.cli.sign import certificate_options, read_signer
 from longshore.registry import Pushed, Registry
-from longshore.serving_file import read_serving_file
+from longshore.serving_file import Wishes, read_serving_file
 from longshore.signing import Signature, sign
 from longshore_runtime.progress import format_size
 from longshore_runtime.pull.patterns import Patterns
@@ -62,8 +62,7 @@ def push(
     patterns = Patterns(include, exclude)
     if patterns and "://" not in source:
         raise click.UsageError(f"{source} is a directory, which is pushed whole: leave --include and --exclude out")
-    serving, wished_base = read_serving_file(serve) if serve else (None, None)
-    base = base or wished_base
+    wishes = read_serving_file(serve) if serve else Wishes()
     if key is None and (certificate or certificate_chain):
         raise click.UsageError("--certificate needs --sign KEY, the key that it is of")
     signer = read_signer(key, certificate, certificate_chain) if key else None
@@ -74,8 +73,9 @@ def push(
         model,
         alias=alias,
         message=message,
-        serving=serving,
-        base=base,
+        serving=wishes.serving,
+        base=base or wishes.base,
+        draft=wishes.draft,
         progress=open_progress(),
         repair=repair,
         patterns=patterns,

@@ -111,6 +111,7 @@ def _print_version(version: Version, manifest: Manifest, aliases: list[str]) -> 
         ("size", f"{format_size(manifest.size)} in {len(manifest.files)} files"),
         ("model", _describe_model(facts)),
         ("base", _describe_base(manifest)),
+        ("draft", f"{manifest.draft.reference}  {show_digest(manifest.draft.digest)}" if manifest.draft else None),
         ("context", f"{facts.context_length} tokens" if facts.context_length else None),
         ("shape", shape if facts.layers and facts.head_dim else None),
         ("chat", "has a chat template" if facts.chat_template else "no chat template"),

@@ -61,8 +61,8 @@ def run(
     if as_json and prompt is None:
         raise click.UsageError("--json needs --prompt")
     found = find_target(target, registry)
-    title, (base, *parts) = found.title, find_parts(found, adapters)
-    wanted = Run(base, host, port or choose_port(), model_dir, engine_arguments, tuple(parts))
+    title, (base, *others) = found.title, find_parts(found, adapters)
+    wanted = Run(base, host, port or choose_port(), model_dir, engine_arguments, tuple(others))
     progress = Stopwatch(open_progress())
     signal.signal(signal.SIGTERM, _interrupt)
     with ExitStack() as stack:
@@ -82,7 +82,7 @@ def _ask(served: Served, name: str, prompt: str, max_tokens: int, as_json: bool)
 
     answer = ask(served.address, name, prompt, chat=served.chat, max_tokens=max_tokens, hear=hear)
     if as_json:
-        print_json({**vars(answer), "tokens_per_second": answer.tokens_per_second, "digest": served.verdicts[-1].digest})
+        print_json({**vars(answer), "tokens_per_second": answer.tokens_per_second, "digest": _digest_of(served, name)})
         return
     click.echo()
     rate, first = answer.tokens_per_second, answer.first_token
@@ -91,8 +91,15 @@ def _ask(served: Served, name: str, prompt: str, max_tokens: int, as_json: bool)
     )
 
 
+def _digest_of(served: Served, name: str) -> str | None:
+    """What was asked: the part that answers under this name, the base for an address."""
+    parts = (served.run.base, *served.run.others)
+    found = (verdict.digest for part, verdict in zip(parts, served.verdicts, strict=True) if part.name == name)
+    return next(found, served.verdicts[0].digest)
+
+
 def _hold(served: Served, title: str, progress: Progress) -> None:
-    names = ", ".join(repr(part.name) for part in (served.run.base, *served.run.adapters))
+    names = ", ".join(repr(part.name) for part in (served.run.base, *served.run.others) if part.role != "draft")
     click.echo(f"{title} is served at {served.address} as {names}; Ctrl-C stops it")
     try:
         served.launcher.wait()

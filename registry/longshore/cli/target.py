@@ -30,7 +30,7 @@ class Target:
 
 
 def find_parts(target: Target, adapters: Sequence[str] = ()) -> list[Part]:
-    """The trees that are served together: the base and its adapters, or what is at an address alone.
+    """The trees that are served together: the base, its draft and its adapters, or what is at an address alone.
 
     Raises LongshoreError when they do not go together.
     """
@@ -40,8 +40,7 @@ def find_parts(target: Target, adapters: Sequence[str] = ()) -> list[Part]:
                 f"{target.title} is no version, so it has no adapters", "push it, then its adapters with --base"
             )
         return [Part(target.name, target.uri, target.digest)]
-    found = target.registry.compose(target.version, adapters)
-    return [Part(version.model, version.uri, version.digest) for version in found.parts]
+    return list(target.registry.compose(target.version, adapters).parts)
 
 
 def find_target(text: str, registry: str | None) -> Target:

@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 
 import click
 
-from longshore.adapters import Composition, Part, pull_together
+from longshore.adapters import Composition, pull_together
 from longshore.cli.options import json_option, registry_option
 from longshore.cli.output import open_progress, print_json, show_digest
 from longshore.cli.sign import read_trust, trust_options
@@ -69,7 +69,8 @@ def pull(
 
     Or what lies at an address: hf://OWNER/MODEL[@REVISION], modelscope://OWNER/MODEL, s3://BUCKET/PREFIX,
     https://HOST/FILE[#sha256=HEX] or file:///FOLDER.
-    An adapter comes with its base: that into the folder, the adapter into .longshore/adapters/NAME of it.
+    An adapter comes with its base: that into the folder, the adapter into .longshore/adapters/NAME of it. A draft comes with
+    what it guesses for, into .longshore/draft.
     What an interrupted pull left in the folder is used; files that the version does not have are refused.
     With --public-key or --certificate-chain nothing is pulled unless the version has such a signature, which is
     kept in the folder's .longshore/signatures.
@@ -79,30 +80,32 @@ def pull(
     if patterns and target.digest:
         raise click.UsageError(f"{source} is a version, which is pulled whole: leave --include and --exclude out")
     composition = target.registry.compose(target.version) if target.registry and target.version else None
-    if composition is not None and composition.adapters:
-        verdicts, signed = _pull_adapter(target, composition, directory, trust, rate)
+    if composition is not None and len(composition.versions) > 1:
+        verdicts, signed = _pull_composed(target, composition, directory, trust, rate)
     else:
         bundles = _require_signature(target, trust) if trust else {}
         verdict = pull_tree(target.uri, directory, open_progress(), target.digest, patterns, max_rate=rate)
         verdicts, signed = [verdict], bool(bundles)
         keep_bundles(directory, bundles)
     if as_json:
-        adapters = [verdict.as_dict() for verdict in verdicts[1:]]
-        print_json(verdicts[0].as_dict() | ({"adapters": adapters} if adapters else {}))
+        roles = [part.role for part in composition.parts[1:]] if composition else []
+        others: dict[str, list[object]] = {}
+        for role, verdict in zip(roles, verdicts[1:], strict=True):
+            others.setdefault(f"{role}s", []).append(verdict.as_dict())
+        print_json(verdicts[0].as_dict() | others)
         return
     for verdict in verdicts:
         what = show_digest(verdict.digest) or verdict.revision or target.title
         click.echo(f"{verdict.target}  {what}  {verdict.files} files, {describe(verdict)}" + (", signed" if signed else ""))
 
 
-def _pull_adapter(
+def _pull_composed(
     target: Target, found: Composition, folder: Path, trust: Trust | None, max_rate: int | None
 ) -> tuple[list[Verdict], bool]:
-    """An adapter with its base, both signed where that is asked for."""
-    parts = [Target(part.uri, part.model, part.reference, part.digest, part, target.registry) for part in found.parts]
+    """An adapter with its base, a version with its draft, all signed where that is asked for."""
+    parts = [Target(part.uri, part.model, part.reference, part.digest, part, target.registry) for part in found.versions]
     bundles = [_require_signature(part, trust) if trust else {} for part in parts]
-    base, *adapters = (Part(part.model, part.uri, part.digest) for part in found.parts)
-    verdicts = pull_together(base, adapters, folder, open_progress(), max_rate)
+    verdicts = pull_together(found.parts, folder, open_progress(), max_rate)
     for verdict, signatures in zip(verdicts, bundles, strict=True):
         keep_bundles(Path(verdict.target), signatures)
     return verdicts, bool(trust)

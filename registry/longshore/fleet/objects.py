@@ -19,8 +19,6 @@ from longshore.fleet.state import HEALTH_PORT
 from longshore.fleet.yaml import Object
 from longshore.version import Version
 from longshore_runtime.errors import LongshoreError
-from longshore_runtime.manifest import Manifest
-from longshore_runtime.paths import adapter_folder
 from longshore_runtime.pull.sources import SOURCES
 from longshore_runtime.serve.launcher import STOP_MARGIN
 
@@ -184,16 +182,19 @@ def download_container(images: str) -> Object:
 def inference_service(served: Composition, placement: Placement) -> Object:
     """The InferenceService of one version. Its storageUri is the digest's path, so the address itself pins the bytes.
 
-    With adapters there is an address for each, below the base's: KServe mounts their common parent, and hands all to one
-    initializer.
+    With adapters or a draft there is an address for each, below the base's: KServe mounts their common parent, and hands all
+    to one initializer.
     """
     check_scaling(placement.scaling)
     check_attachments(placement.attachments)
-    version, folders = served.version, {part: _adapter_folder(part) for part in served.adapters}
+    version = served.version
+    places = [f"{MODEL_FOLDER}/{part.place}".rstrip("/") for part in served.parts]
+    folders = dict(zip(served.versions, places, strict=True))
     name = service_name(version.model, version.version, placement.namespace)
     volumes, mounts = _shared_memory(placement.gpus)
     args = [f"--served-model-name={served.base.model}"]
-    args += [f"--adapter={part.model}={folder}" for part, folder in folders.items()]
+    args += [f"--draft={folders[served.draft]}"] if served.draft else []
+    args += [f"--adapter={part.model}={folders[part]}" for part in served.adapters]
     if placement.arguments is not None:
         args += placement.arguments
     elif placement.gpus > 1:
@@ -202,7 +203,7 @@ def inference_service(served: Composition, placement: Placement) -> Object:
         **predictor_fields(placement.scaling, name, placement.namespace),
         service_account_name=placement.service_account,
         storage_container_name=STORAGE_CONTAINER + placement.attachments.suffix,
-        storage_uris=_storage_uris({served.base: MODEL_FOLDER} | folders) if folders else None,
+        storage_uris=_storage_uris(folders) if len(folders) > 1 else None,
         volumes=[*(pod_volumes(placement.attachments) or []), *volumes] or None,
         enable_service_links=False,
         automount_service_account_token=False,
@@ -210,10 +211,10 @@ def inference_service(served: Composition, placement: Placement) -> Object:
         model=kserve.V1beta1ModelSpec(
             model_format=kserve.V1beta1ModelFormat(name="huggingface"),
             runtime=RUNTIME,
-            storage_uri=None if folders else version.uri,
+            storage_uri=None if len(folders) > 1 else version.uri,
             args=args,
             volume_mounts=[*(engine_mounts(placement.attachments) or []), *mounts] or None,
-            resources=_resources(served.manifest, placement.gpus),
+            resources=_resources(served.manifest.model.weight_bytes + served.draft_bytes, placement.gpus),
         ),
     )
     return _as_object(
@@ -242,6 +243,7 @@ def _annotations(served: Composition, placement: Placement) -> dict[str, str]:
     version = served.version
     return (
         ({"longshore.dev/adapters": _describe(served.adapters)} if served.adapters else {})
+        | ({"longshore.dev/draft": _describe([served.draft])} if served.draft else {})
         | ({"longshore.dev/base": _describe([served.base])} if version != served.base else {})
         | {
             "longshore.dev/reference": version.reference,
@@ -253,10 +255,6 @@ def _annotations(served: Composition, placement: Placement) -> dict[str, str]:
     )
 
 
-def _adapter_folder(adapter: Version) -> str:
-    return f"{MODEL_FOLDER}/{adapter_folder(adapter.model)}"
-
-
 def _storage_uris(folders: Mapping[Version, str]) -> list[Any]:
     return [kserve.V1beta1StorageUri(uri=part.uri, mount_path=folder) for part, folder in folders.items()]
 
@@ -265,10 +263,10 @@ def _describe(versions: Sequence[Version]) -> str:
     return ", ".join(f"{version.reference} sha256:{version.digest}" for version in versions)
 
 
-def _resources(manifest: Manifest, gpus: int) -> Any:
+def _resources(weights: int, gpus: int) -> Any:
     """Requests that the scheduler needs: GPUs where asked for, memory for the weights as they pass through the host."""
     shared = _shared_gib(gpus) - SHARED_GIB  # what lies in shared memory counts as the pod's, and 4 GiB have room for the least
-    memory = f"{4 + shared + -(-manifest.model.weight_bytes * (1 if gpus else 2) // GIB)}Gi"
+    memory = f"{4 + shared + -(-weights * (1 if gpus else 2) // GIB)}Gi"
     requests = {"cpu": "1" if not gpus else str(2 * gpus), "memory": memory}
     limits = {"memory": memory}
     if gpus:

@@ -23,7 +23,7 @@ from longshore_runtime.serve.engines.port import Task
 from longshore_runtime.serve.health import HealthServer
 from longshore_runtime.serve.launcher import STALL_GRACE, Launcher
 from longshore_runtime.serve.logs import JsonLog, Log, TextLog
-from longshore_runtime.serve.model import read_adapter, read_model, read_shape
+from longshore_runtime.serve.model import choose_draft, read_adapter, read_model, read_shape
 from longshore_runtime.serve.state import State
 from longshore_runtime.serve.verification import require_verified
 from longshore_runtime.termination import leave_message
@@ -60,6 +60,8 @@ def build_launcher(
     """The launcher that the options describe. Raises LongshoreError when there is no model, or no such engine."""
     facts, serving = read_model(options.model_dir)
     adapters = [read_adapter(name, Path(folder)) for name, folder in options.adapter]
+    engine = open_engine(serving.engine)
+    speculation, draft = choose_draft(serving, engine.speculation, options.draft)
     task = Task(
         model=choose_folder(options.model_dir),
         name=options.served_model_name,
@@ -70,8 +72,9 @@ def build_launcher(
         arguments=(serving.arguments, *(wish.arguments for _, wish in adapters), tuple(for_engine)),
         geometry=read_shape(options.model_dir),
         adapters=tuple(adapter for adapter, _ in adapters),
+        speculation=speculation,
+        draft=draft,
     )
-    engine = open_engine(serving.engine)
     return Launcher(
         engine,
         task,
@@ -98,6 +101,7 @@ def build_parser() -> argparse.ArgumentParser:
         default=[],
         help="a LoRA adapter to serve under a name of its own; may be repeated",
     )
+    parser.add_argument("--draft", metavar="DIR", type=Path, help="the second model, by whose guesses it answers sooner")
     parser.add_argument("--host", default="0.0.0.0")
     parser.add_argument("--port", type=int, default=8080)
     parser.add_argument("--health-port", type=int, default=0, help="where the launcher answers the kubelet; 0: nowhere")
@@ -133,7 +137,7 @@ def _serve(launcher: Launcher, options: argparse.Namespace, log: Log) -> int:
         signal.signal(number, stop)
     health = HealthServer(options.host, options.health_port, launcher.condition) if options.health_port else None
     try:
-        for folder in (options.model_dir, *(Path(folder) for _, folder in options.adapter)):
+        for folder in (options.model_dir, *filter(None, [options.draft]), *(Path(folder) for _, folder in options.adapter)):
             require_verified(folder, log.say)
         launcher.start()
         launcher.wait_ready()

@@ -82,6 +82,11 @@ class Launcher:
         """Seconds that the start may take, in proportion to the weights."""
         return START_LIMIT + self._task.facts.weight_bytes / SLOWEST_LOAD
 
+    @property
+    def chats(self) -> bool:
+        """Whether the model has a chat template."""
+        return self._task.facts.chat_template
+
     def command(self) -> list[str]:
         """The engine's command line."""
         return self._engine.command(self._task, self._machine)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from pathlib import Path
+from typing import Literal
 
 from longshore_runtime import paths, tree
-from longshore_runtime.errors import InvalidModel
+from longshore_runtime.errors import InvalidModel, LongshoreError
 from longshore_runtime.handover import read_handover
-from longshore_runtime.manifest import ModelFacts, Serving, parse
+from longshore_runtime.manifest import ModelFacts, Serving, Speculation, parse
 from longshore_runtime.serve.engines.port import Adapter
 from longshore_runtime.serve.facts import read_facts
 from longshore_runtime.serve.fit.geometry import Geometry
@@ -35,6 +37,38 @@ def read_adapter(name: str, directory: Path) -> tuple[Adapter, Serving]:
     if not facts.adapter_rank:
         raise InvalidModel(f"{directory} holds no LoRA adapter", "name the folder that an adapter was pulled to")
     return Adapter(name, directory, facts.adapter_rank), serving
+
+
+def choose_draft(serving: Serving, methods: Collection[str], draft: Path | None) -> tuple[Speculation | None, Path | None]:
+    """How an engine that has these `methods` is to guess, and the folder of the model that it asks for it, if any.
+
+    A `draft` alone is wish enough: how it guesses shows in its configuration. Raises LongshoreError for a wish that cannot
+    be followed, and InvalidModel for a folder that holds no draft.
+    """
+    wanted = serving.speculative
+    if draft is None:
+        if wanted and wanted.needs_draft:
+            raise LongshoreError(
+                f"the version guesses by a second model ({wanted.method}), and there is none",
+                "say where it was pulled to: --draft DIR",
+            )
+    elif wanted and not wanted.needs_draft:
+        raise LongshoreError("the version guesses by n-grams, which need no second model", "leave --draft out")
+    elif not wanted:
+        wanted = Speculation(method=_method_of(_read(draft)[0]))
+    if wanted and wanted.method not in methods:
+        raise LongshoreError(
+            f"the engine {serving.engine} cannot speculate by {wanted.method}", "leave speculative out, or --draft"
+        )
+    return wanted, draft
+
+
+def _method_of(draft: ModelFacts) -> Literal["draft", "eagle", "eagle3"]:
+    """EAGLE heads say so in their configurations: EagleLlamaForCausalLM, LlamaForCausalLMEagle3, PeagleLlamaForCausalLM."""
+    name = (draft.architecture or "").lower()
+    if "eagle3" in name or "peagle" in name:
+        return "eagle3"
+    return "eagle" if name.startswith("eagle") and not name.startswith("eagle2") else "draft"  # Eagle 2.5 is a whole model
 
 
 def _read(directory: Path) -> tuple[ModelFacts, Serving]:

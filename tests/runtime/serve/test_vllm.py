@@ -1,13 +1,15 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from longshore_runtime.errors import EngineFailed, LongshoreError
-from longshore_runtime.manifest import ModelFacts
+from longshore_runtime.manifest import ModelFacts, Speculation
 from longshore_runtime.serve.engines.port import Adapter, Task
 from longshore_runtime.serve.engines.vllm import LORA_RANKS, VLLM
 from longshore_runtime.serve.fit.catalogue import GPU
@@ -51,6 +53,29 @@ def test_adapters_imply_the_engines_options_for_them() -> None:
     modules = tokens[tokens.index("--lora-modules") + 1 : -1]
     assert modules == [f"team/sql={folder}/team_sql", '{"name": "chat", "path": "/a,b"}']
     assert not any("lora" in token for token in command())
+
+
+@pytest.mark.parametrize(
+    ("method", "draft", "config"),
+    [
+        ("ngram", None, {"method": "ngram", "prompt_lookup_min": 2, "prompt_lookup_max": 4}),
+        ("draft", "/d", {"method": "draft_model", "model": "/d"}),
+        ("eagle", "/d", {"method": "eagle", "model": "/d"}),
+        ("eagle3", "/d", {"method": "eagle3", "model": "/d"}),
+    ],
+)
+def test_a_wish_to_speculate_is_the_engines_configuration(method: Any, draft: str | None, config: dict[str, object]) -> None:
+    from vllm.config.speculative import SpeculativeConfig
+
+    wish = Speculation(method=method, tokens=5)
+    task = Task(Path("/m"), "m", FACTS, "", 80, 30, speculation=wish, draft=Path(draft) if draft else None)
+    told = json.loads(value_of("--speculative-config", VLLM().command(task, GPU_ALONE)) or "")
+    assert told == config | {"num_speculative_tokens": 5}
+    assert told.keys() <= SpeculativeConfig.__dataclass_fields__.keys()
+    theirs = replace(task, arguments=(("--speculative-config={}",),))
+    assert VLLM().command(theirs, GPU_ALONE)[-1] == "--speculative-config={}"
+    assert "--speculative-config" not in VLLM().command(theirs, GPU_ALONE)
+    assert not any("speculative" in token for token in command())
 
 
 def test_a_gpu_gets_the_engines_own_defaults() -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import NamedTuple, Protocol
 
 from longshore_runtime.errors import EngineFailed
-from longshore_runtime.manifest import ModelFacts
+from longshore_runtime.manifest import ModelFacts, Speculation
 from longshore_runtime.serve.engines.support import Support
 from longshore_runtime.serve.fit.geometry import Geometry
 from longshore_runtime.serve.host import Host
@@ -29,7 +29,8 @@ class Task:
 
     `arguments` are the version's and the user's own, in this order of precedence, for the engine as they are.
     `geometry` is the model in detail, where its files tell it. `adapters` are served with the model. `arrivals` tells an
-    engine that waits for weights what has arrived.
+    engine that waits for weights what has arrived. `draft` is the folder of the model that makes the guesses of a
+    `speculation` that needs one.
     """
 
     model: Path
@@ -42,6 +43,8 @@ class Task:
     geometry: Geometry | None = None
     adapters: tuple[Adapter, ...] = ()
     arrivals: Path | None = None
+    speculation: Speculation | None = None
+    draft: Path | None = None
 
 
 class Figures(NamedTuple):
@@ -56,12 +59,14 @@ class Engine(Protocol):
     """An inference server that speaks the OpenAI API. `health_path` and `metrics_path` are asked with GET.
 
     `caches` are the environment variables that say where it keeps what it compiles, each with a folder's name.
+    `speculation` are the methods that it can be told to guess by (`manifest.Speculation`).
     """
 
     name: str
     health_path: str
     metrics_path: str
     caches: Mapping[str, str]
+    speculation: frozenset[str]
 
     def require(self) -> None:
         """Raise EngineFailed, saying how to install it, when the engine is not on this machine."""

@@ -11,11 +11,12 @@ from contextlib import suppress
 from dataclasses import replace
 from importlib import metadata
 from importlib.metadata import entry_points
+from pathlib import Path
 from types import MappingProxyType
 
 from longshore_runtime.arrivals import ARRIVALS
 from longshore_runtime.errors import EngineFailed, LongshoreError
-from longshore_runtime.manifest import ModelFacts
+from longshore_runtime.manifest import ModelFacts, Speculation
 from longshore_runtime.serve.engines import vllm_models
 from longshore_runtime.serve.engines.port import Adapter, Figures, Task
 from longshore_runtime.serve.engines.support import Support, read_support
@@ -46,6 +47,12 @@ OWNED = {
 LORA_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
 """What --max-lora-rank may be (`vllm/config/lora.py`, MaxLoRARanks)."""
 
+SPECULATION = {"ngram": "ngram", "draft": "draft_model", "eagle": "eagle", "eagle3": "eagle3"}
+"""What vLLM calls the methods (`vllm/config/speculative.py`). It would guess them from the name of the draft's folder."""
+
+LOOKUP = {"prompt_lookup_min": 2, "prompt_lookup_max": 4}
+"""Tokens in a row that must have been said before, for n-grams: vLLM's 5 seldom were, and 1 says little."""
+
 FEW_CORES = 4
 SECRETS = re.compile(r"^(AWS_.*|HF_TOKEN|HUGGING_FACE_HUB_TOKEN|MODELSCOPE_API_TOKEN|STORAGE_.*CONFIG|VLLM_PORT)$")
 """What only a pull needs; and VLLM_PORT, which a Service called `vllm` sets to something that is no port (vllm#34199)."""
@@ -70,6 +77,7 @@ class VLLM:
     """The adapter of vLLM, CPU build or GPU build."""
 
     name = "vllm"
+    speculation = frozenset(SPECULATION)
     health_path = "/health"
     metrics_path = "/metrics"
     caches: Mapping[str, str] = MappingProxyType(
@@ -162,7 +170,15 @@ def _derive(task: Task, machine: Host) -> list[str]:
         arguments += ["--load-format", LOAD_FORMAT]
     if task.geometry and task.geometry.task == "generate":
         arguments += parser_arguments(task.geometry.parsers)
-    return arguments + _adapter_arguments(task.adapters)
+    return arguments + _speculation_arguments(task.speculation, task.draft) + _adapter_arguments(task.adapters)
+
+
+def _speculation_arguments(speculation: Speculation | None, draft: Path | None) -> list[str]:
+    if speculation is None:
+        return []
+    config: dict[str, object] = {"method": SPECULATION[speculation.method], "num_speculative_tokens": speculation.tokens}
+    config |= LOOKUP if draft is None else {"model": str(draft)}
+    return ["--speculative-config", json.dumps(config)]
 
 
 def _adapter_arguments(adapters: Sequence[Adapter]) -> list[str]:

@@ -1,0 +1,31 @@
+"""Drafts: versions whose guesses have another answer sooner, and which are pulled beside it."""
+
+from __future__ import annotations
+
+from longshore.version import Version
+from longshore_runtime.errors import LongshoreError, Refused
+from longshore_runtime.manifest import Base, Manifest, Serving
+from longshore_runtime.serve.facts import is_adapter
+
+
+def pin_draft(draft: Version, manifest: Manifest) -> Base:
+    """The version that is to guess, pinned. Raises Refused for one that answers nothing by itself."""
+    if manifest.base is not None or is_adapter([file.path for file in manifest.files]):
+        raise Refused(
+            f"{draft.reference} is an adapter, which guesses nothing", "name a whole model: speculative.model: MODEL:VERSION"
+        )
+    return Base(model=draft.model, version=draft.version, digest=draft.digest)
+
+
+def require_draft(serving: Serving, draft: Base | str | None) -> None:
+    """Raise LongshoreError unless there is a draft just where the wish to speculate needs one."""
+    wanted = serving.speculative
+    if wanted and wanted.needs_draft and draft is None:
+        raise LongshoreError(
+            f"speculative.method {wanted.method} needs a second model", "name it: speculative.model: MODEL:VERSION"
+        )
+    if draft is not None and not (wanted and wanted.needs_draft):
+        raise LongshoreError(
+            "a second model is named, and nothing asks it for its guesses",
+            "say how: speculative.method: draft",
+        )

@@ -1,0 +1,95 @@
+"""Drafts: pinned to the version that they guess for, and kept, copied and pulled with it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from longshore import Registry
+from longshore_runtime.errors import Corrupt, LongshoreError, Refused
+from longshore_runtime.manifest import Serving, Speculation
+from longshore_runtime.pull.sources import open_source
+from longshore_runtime.pull.verification import read_manifest
+from support.models import make_adapter, make_model
+
+GUESSING = Serving(speculative=Speculation(method="draft", tokens=4))
+
+
+@pytest.fixture
+def registry(tmp_path: Path, model: Path) -> Registry:
+    """A registry that holds small:1, and quick:1, for which it guesses."""
+    registry = Registry((tmp_path / "registry").as_uri(), identity="ana")
+    registry.push(make_model(tmp_path / "small", seed=3, elements=1024), "small:1", alias="prod")
+    registry.push(model, "quick:1", serving=GUESSING, draft="small@prod")
+    return registry
+
+
+def test_a_draft_is_pinned_and_stays_as_long_as_it_is_needed(registry: Registry, tmp_path: Path) -> None:
+    quick, small = registry.resolve("quick:1"), registry.resolve("small:1")
+    pinned = registry.manifest(quick).draft
+    assert pinned
+    assert (pinned.reference, pinned.digest) == ("small:1", small.digest)
+    registry.promote("small", "prod", registry.push(make_model(tmp_path / "next", seed=9), "small").version.version)
+    found = registry.compose("quick:1")
+    assert (found.draft, found.versions) == (small, (quick, small))
+    assert found.draft_bytes == registry.manifest(small).model.weight_bytes > 0
+    with pytest.raises(Refused, match=r"small:1 is needed by quick:1; delete that first: longshore delete quick:1"):
+        registry.delete("small:1")
+    registry.delete("quick:1")
+    registry.delete("small:1")
+    with pytest.raises(Refused, match=r"small:1, which quick needs, is deleted; bring it back: longshore undelete small:1"):
+        registry.undelete("quick:1")
+    registry.undelete("small:1")
+    registry.undelete("quick:1")
+    with pytest.raises(Refused, match=r"is needed by quick:1"):
+        registry.delete("small:1")
+
+
+def test_a_draft_goes_wherever_its_version_does(registry: Registry, model: Path, tmp_path: Path) -> None:
+    registry.push(make_adapter(tmp_path / "adapter", model), "sql:1", base="quick:1")
+    for reference, places in (
+        ("quick:1", {"": "quick:1", ".longshore/draft": "small:1"}),
+        ("sql:1", {"": "quick:1", ".longshore/draft": "small:1", ".longshore/adapters/sql": "sql:1"}),
+    ):
+        into = tmp_path / reference
+        verdict = registry.pull(reference, into)
+        assert verdict.digest == registry.resolve(reference).digest
+        for place, version in places.items():
+            assert (found := read_manifest(open_source((into / place).as_uri()), None))
+            assert found.digest == registry.resolve(version).digest
+        assert registry.pull(reference, into).fetched == 0
+    target = Registry((tmp_path / "target").as_uri(), identity="ben")
+    registry.copy("quick:1", target)
+    assert target.verify("small:1") == target.verify("quick:1") == []
+    assert target.compose("quick:1").draft
+    with pytest.raises(Refused, match="is needed by quick:1"):
+        target.delete("small:1")
+    imported = target.push(registry.resolve("quick:1").uri, "again:1").version
+    assert target.manifest(imported).draft == registry.manifest(registry.resolve("quick:1")).draft
+    plain = target.push(registry.resolve("quick:1").uri, "plain:1", serving=Serving()).version
+    assert target.manifest(plain).draft is None
+
+
+def test_a_wish_and_a_draft_must_belong_together(registry: Registry, model: Path, tmp_path: Path) -> None:
+    registry.push(make_adapter(tmp_path / "adapter", model), "sql:1", base="quick:1")
+    for serving, draft, message in (
+        (GUESSING, None, "speculative.method draft needs a second model"),
+        (None, "small:1", "a second model is named, and nothing asks it"),
+        (Serving(speculative=Speculation(method="ngram")), "small:1", "a second model is named, and nothing asks it"),
+        (GUESSING, "small:7", "small has no version 7"),
+        (GUESSING, "sql:1", "sql:1 is an adapter, which guesses nothing"),
+    ):
+        with pytest.raises(LongshoreError, match=message):
+            registry.push(model, "other", serving=serving, draft=draft)
+    assert list(registry.models()) == ["quick", "small", "sql"]
+
+
+def test_the_same_files_with_another_draft_are_another_version(registry: Registry, model: Path, tmp_path: Path) -> None:
+    assert not registry.push(model, "quick:1", serving=GUESSING, draft="small:1").created
+    registry.push(make_model(tmp_path / "next", seed=9), "small:2")
+    with pytest.raises(Refused, match="quick:1 exists with other content"):
+        registry.push(model, "quick:1", serving=GUESSING, draft="small:2")
+    (tmp_path / "registry/small/versions/1.json").unlink()
+    with pytest.raises(Corrupt, match=r"quick:1 needs small:1 with sha256:\w+, which is not in file"):
+        registry.compose("quick:1")
