@@ -213,7 +213,8 @@ def requests_are_logged_and_prompts_are_not(pod: Pod) -> None:
 @pytest.mark.parametrize(
     ("arguments", "cause", "sentence"),
     [
-        (["--no-such-thing=1"], "wrong-argument", "it does not know the argument --no-such-thing=1"),
+        (["--no-such-thing=1"], "wrong-argument", "vLLM 0.32.0 does not know the argument --no-such-thing=1"),
+        (["--max-model-len=lots"], "wrong-argument", "its argument --max-model-len is wrong: "),
         (["--max-model-len=99999999"], "context-too-long", "--max-model-len 99999999 is more than the model's 8192"),
     ],
 )

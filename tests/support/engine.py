@@ -13,6 +13,7 @@ from pathlib import Path
 
 from longshore_runtime.errors import EngineFailed
 from longshore_runtime.serve.engines.port import Figures, Task
+from longshore_runtime.serve.engines.support import Support
 from longshore_runtime.serve.host import Host
 
 
@@ -34,6 +35,9 @@ class TestEngine:
 
     def version(self) -> str:
         return "1"
+
+    def support(self) -> Support:
+        return Support("testengine", "1", {}, {}, {}, frozenset(), frozenset(), frozenset({"depth", "deep-thought"}), {})
 
     def check_arguments(self, arguments: Sequence[str]) -> None:
         pass

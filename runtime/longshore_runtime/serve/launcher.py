@@ -108,7 +108,9 @@ class Launcher:
     def start(self) -> None:
         """Start the engine. Raises EngineFailed when it is missing and Refused when its port is taken."""
         self._engine.require()
-        self._engine.check_arguments([word for words in self._task.arguments for word in words])
+        for arguments in self._task.arguments:
+            self._engine.check_arguments(arguments)
+            require_known(self._engine, arguments)
         require_free_port(self._task.host, self._task.port)
         if self._arrival is not None:
             self._task = self._arrival.begin(self._engine, self._task)
@@ -291,6 +293,24 @@ class Launcher:
         """One token through the whole engine: its health alone also says 200 when the core is stuck (vllm#39863)."""
         body: dict[str, object] = {"model": self._task.name, "prompt": "Hi", "max_tokens": 1}
         return self._client.answers("/v1/completions", body, timeout=60)
+
+
+def require_known(engine: Engine, arguments: Sequence[str]) -> None:
+    """Raise EngineFailed for an option that the engine's server has not, before the half minute in which it would find out.
+
+    Told by the table that was made from the parser of the version that is installed. Of another version nothing is told: its
+    parser has the last word in the engine's own process, as it has on values.
+    """
+    support = engine.support()
+    if engine.version().partition("+")[0] != support.version:
+        return
+    if unknown := support.find_unknown(arguments):
+        near = support.nearest(unknown)
+        raise EngineFailed(
+            f"{support} does not know the argument {unknown}",
+            f"did you mean {near}?" if near else "correct the engine arguments, those of the version (serve.yaml) or your own",
+            "wrong-argument",
+        )
 
 
 def _pause(seconds: float, while_true: Callable[[], bool]) -> None:

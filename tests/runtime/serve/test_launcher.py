@@ -125,6 +125,34 @@ def test_a_missing_engine_is_said_before_anything_starts() -> None:
         Started("missing").launcher.start()
 
 
+@pytest.mark.parametrize(
+    ("arguments", "version", "error"),
+    [
+        (("--depth=3", "--deep_thought.answer", "42"), "1", None),
+        (("--deep",), "1", None),
+        (
+            ("--deeep-thought=1",),
+            "1",
+            r"does not know the argument --deeep-thought=1; did you mean --deep-thought\?",
+        ),
+        (("--depth", "1", "--sideways"), "1+cpu", "does not know the argument --sideways; correct the engine arguments"),
+        (("--sideways",), "2", None),
+    ],
+)
+def test_an_argument_that_the_installed_version_has_not_is_refused_at_once(
+    arguments: tuple[str, ...], version: str, error: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine = TestEngine("well")
+    monkeypatch.setattr(engine, "version", lambda: version)
+    if error is None:
+        module.require_known(engine, arguments)
+        return
+    task = Task(Path("/nowhere"), "m", ModelFacts(), "127.0.0.1", choose_port(), 5, ((), arguments))
+    with pytest.raises(EngineFailed, match=error) as caught:
+        Launcher(engine, task, lambda _: None).start()
+    assert caught.value.cause == "wrong-argument"
+
+
 def test_a_port_in_use_is_refused() -> None:
     started = Started("well")
     with socket.create_server(("127.0.0.1", started.port)), pytest.raises(Refused, match=f"port {started.port} on 127.0.0.1"):

@@ -141,6 +141,18 @@ def test_the_user_wins_over_the_version_and_the_version_over_us() -> None:
     assert "--enforce-eager" not in tokens
 
 
+def test_what_we_derive_the_engine_knows() -> None:
+    geometry = replace(next(model for model in MODELS if model.name == "Llama-3.1-70B").geometry(), parsers=Parsers("a", "b"))
+    wish, adapters = Speculation(method="ngram"), (Adapter("sql", Path("/sql"), 8),)
+    support = VLLM().support()
+    for machine in (CPU, Host("cuda", 512 * GIB, 64, (replace(H100, per_node=8),) * 8)):
+        task = Task(Path("/m"), "m", FACTS, "", 80, 30, (), geometry, adapters, Path("/arrivals"), wish)
+        tokens = VLLM().command(task, machine)
+        assert support.find_unknown(tokens[tokens.index("--middleware") :]) is None
+    assert support.find_unknown(["--no-enable-lora", "--max_model_len=1", "-x", "--tensor-par=2"]) is None
+    assert support.find_unknown(["--dtype", "half", "--hasty=1", "--lazy"]) == "--hasty=1"
+
+
 @pytest.mark.parametrize("argument", ["--port=1", "--host", "--model=/x", "--served_model_name"])
 def test_what_the_launcher_must_know_is_not_the_engines(argument: str) -> None:
     with pytest.raises(LongshoreError, match="is the launcher's, not the engine's; leave it out; "):

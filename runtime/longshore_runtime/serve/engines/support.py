@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 from functools import cache
 from importlib import resources
+
+from longshore_runtime.serve.options import group_options
 
 
 @dataclass(frozen=True)
@@ -38,6 +40,14 @@ class Support:
         """The long option that a short one (`-tp`, `-tp=2`) stands for."""
         name = argument.removeprefix("-").partition("=")[0].partition(".")[0]
         return f"--{self.short[name]}" if argument.startswith("-") and name in self.short else None
+
+    def find_unknown(self, arguments: Sequence[str]) -> str | None:
+        """The first option that its server would stop at. What may be the beginning of a longer one is left to its parser."""
+        for option in group_options(arguments):
+            name = option_name(option.tokens[0])
+            if not self.knows(name) and not any(known.startswith(name) for known in self.arguments):
+                return option.tokens[0]
+        return None
 
     def nearest(self, argument: str) -> str | None:
         """The long option that a misspelled one may be meant to be."""
