@@ -18,7 +18,7 @@ from longshore_runtime.pull.verdict import Verdict
 from longshore_runtime.serve.engines import open_engine
 from longshore_runtime.serve.engines.port import Task
 from longshore_runtime.serve.launcher import Launcher
-from longshore_runtime.serve.model import choose_draft, read_adapter, read_model, read_shape
+from longshore_runtime.serve.model import choose_draft, find_site, read_adapter, read_model, read_shape
 from longshore_runtime.serve.ports import require_free_port
 
 START_DEADLINE = 900.0
@@ -27,7 +27,10 @@ START_DEADLINE = 900.0
 
 @dataclass(frozen=True)
 class Run:
-    """What to run: `base` with `others`, its draft and its adapters, on `host`:`port`. `folder` keeps the files, if given."""
+    """What to run: `base` with `others`, its draft and its adapters, on `host`:`port`. `folder` keeps the files, if given.
+
+    Adapters that appear in `adapters_dir` while it runs are served too.
+    """
 
     base: Part
     host: str
@@ -36,6 +39,7 @@ class Run:
     arguments: tuple[str, ...] = ()
     others: tuple[Part, ...] = ()
     grace: int = 30
+    adapters_dir: Path | None = None
 
 
 @dataclass
@@ -93,8 +97,9 @@ def _make_launcher(run: Run, folder: Path, progress: Progress, log: TextIO | Non
         adapters=tuple(adapter for adapter, _ in adapters),
         speculation=speculation,
         draft=draft,
+        more_adapters=run.adapters_dir is not None,
     )
-    return Launcher(engine, task, progress.say, log)
+    return Launcher(engine, task, progress.say, log, site=find_site(run.adapters_dir, folder))
 
 
 @contextmanager

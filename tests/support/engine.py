@@ -12,7 +12,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 from longshore_runtime.errors import EngineFailed
-from longshore_runtime.serve.engines.port import Figures, Task
+from longshore_runtime.serve.engines.port import AdapterChanges, Figures, Task
 from longshore_runtime.serve.engines.support import Support
 from longshore_runtime.serve.host import Host
 
@@ -27,6 +27,7 @@ class TestEngine:
     metrics_path: str = "/metrics"
     caches: Mapping[str, str] = field(default_factory=lambda: {"TESTENGINE_CACHE": "cache"})
     speculation: frozenset[str] = frozenset()
+    adapter_changes: AdapterChanges | None = None
     __test__ = False
 
     def require(self) -> None:

@@ -35,6 +35,12 @@ from longshore_runtime.serve.ports import choose_port
 @click.option(
     "--model-dir", metavar="DIR", type=click.Path(path_type=Path), help="Keep the files here; otherwise they are removed."
 )
+@click.option(
+    "--adapters-dir",
+    metavar="DIR",
+    type=click.Path(path_type=Path),
+    help="Also serve adapters that are pulled to folders in here meanwhile.",
+)
 @click.option("--verbose", "-v", is_flag=True, help="Show the engine's own output.")
 @registry_option
 @json_option
@@ -48,6 +54,7 @@ def run(
     port: int | None,
     host: str,
     model_dir: Path | None,
+    adapters_dir: Path | None,
     verbose: bool,
     registry: str | None,
     as_json: bool,
@@ -62,7 +69,7 @@ def run(
         raise click.UsageError("--json needs --prompt")
     found = find_target(target, registry)
     title, (base, *others) = found.title, find_parts(found, adapters)
-    wanted = Run(base, host, port or choose_port(), model_dir, engine_arguments, tuple(others))
+    wanted = Run(base, host, port or choose_port(), model_dir, engine_arguments, tuple(others), adapters_dir=adapters_dir)
     progress = Stopwatch(open_progress())
     signal.signal(signal.SIGTERM, _interrupt)
     with ExitStack() as stack:

@@ -6,6 +6,7 @@ Options that the launcher does not know go to the engine and win over what it de
 from __future__ import annotations
 
 import argparse
+import os
 import shlex
 import signal
 import sys
@@ -20,10 +21,11 @@ from longshore_runtime.serve.arrival import Arrival, choose_folder, expect
 from longshore_runtime.serve.caches import fingerprint
 from longshore_runtime.serve.engines import open_engine
 from longshore_runtime.serve.engines.port import Task
+from longshore_runtime.serve.group import read_group
 from longshore_runtime.serve.health import HealthServer
 from longshore_runtime.serve.launcher import STALL_GRACE, Launcher
 from longshore_runtime.serve.logs import JsonLog, Log, TextLog
-from longshore_runtime.serve.model import choose_draft, read_adapter, read_model, read_shape
+from longshore_runtime.serve.model import choose_draft, find_site, read_adapter, read_model, read_shape
 from longshore_runtime.serve.state import State
 from longshore_runtime.serve.verification import require_verified
 from longshore_runtime.termination import leave_message
@@ -43,7 +45,8 @@ def main(arguments: list[str]) -> int:
         arrival = expect(options.model_dir, state, log.say)
         launcher = build_launcher(options, for_engine, log, state, arrival)
         if options.print_command:
-            print(shlex.join(launcher.command()))
+            for command in launcher.commands():
+                print(shlex.join(command))
             return 0
         return _serve(launcher, options, log)
     except LongshoreError as error:
@@ -74,6 +77,8 @@ def build_launcher(
         adapters=tuple(adapter for adapter, _ in adapters),
         speculation=speculation,
         draft=draft,
+        more_adapters=options.adapters_dir is not None,
+        group=read_group(os.environ),
     )
     return Launcher(
         engine,
@@ -85,6 +90,7 @@ def build_launcher(
         stall_grace=options.stall_grace,
         access_log=options.log_format == "json",
         caches=(options.cache_dir, fingerprint(options.model_dir)) if options.cache_dir else None,
+        site=find_site(options.adapters_dir, options.model_dir),
     )
 
 
@@ -101,6 +107,9 @@ def build_parser() -> argparse.ArgumentParser:
         default=[],
         help="a LoRA adapter to serve under a name of its own; may be repeated",
     )
+    parser.add_argument(
+        "--adapters-dir", metavar="DIR", type=Path, help="where more of them may appear while it runs, a folder each"
+    )
     parser.add_argument("--draft", metavar="DIR", type=Path, help="the second model, by whose guesses it answers sooner")
     parser.add_argument("--host", default="0.0.0.0")
     parser.add_argument("--port", type=int, default=8080)
@@ -112,7 +121,9 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--cache-dir", type=Path, help="where the engine keeps what it compiles, also for other pods")
     parser.add_argument("--log-format", choices=("text", "json"), default="text")
-    parser.add_argument("--print-command", action="store_true", help="print the engine's command and exit")
+    parser.add_argument(
+        "--print-command", action="store_true", help="print the engine's command, in each pod of a group, and exit"
+    )
     return parser
 
 

@@ -28,6 +28,18 @@ class Client:
         except OSError:
             return None
 
+    def ask(self, path: str, body: dict[str, object], timeout: float) -> tuple[int, str]:
+        """The status and the body of what a POST is answered with; 0 where it is not answered at all."""
+        request = urllib.request.Request(self._base + path, json.dumps(body).encode(), self._headers)
+        try:
+            with _DIRECT.open(request, timeout=timeout) as answer:
+                return answer.status, answer.read().decode(errors="replace")
+        except urllib.error.HTTPError as error:
+            with error:
+                return error.code, error.read().decode(errors="replace")
+        except OSError as error:
+            return 0, str(error)
+
     def answers(self, path: str, body: dict[str, object] | None = None, timeout: float = 2) -> bool:
         """Whether a request is answered; that the server cannot serve this kind of request (4xx) is an answer too."""
         data = json.dumps(body).encode() if body is not None else None

@@ -11,10 +11,12 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 
 from longshore_runtime.arrivals import ARRIVALS
 from longshore_runtime.errors import EngineFailed, LongshoreError
+from longshore_runtime.serve.adapters import AdapterWatch, Site
 from longshore_runtime.serve.arrival import Arrival
 from longshore_runtime.serve.caches import choose_key, place
 from longshore_runtime.serve.client import Client
@@ -58,17 +60,23 @@ class Launcher:
         stall_grace: float = STALL_GRACE,
         access_log: bool = False,
         caches: tuple[Path, str] | None = None,
+        site: Site | None = None,
     ) -> None:
         """`say` hears what the engine is doing; `log` gets every line of its output; `state` is kept up to date.
 
         `arrival` is of weights still to come. `access_log` has the engine's server print a line for each request, should
         it be able to. `caches` are the folder below which it keeps what it compiles, and what tells its model from others.
+        At `site` adapters may appear while it runs; raises LongshoreError for an engine that takes none then.
         """
         self._engine, self._task, self._say, self._log, self._arrival = engine, task, say, log, arrival
         self.state = state or State()
         self._stall_grace, self._access_log, self._caches = stall_grace, access_log, caches
+        self._adapters: AdapterWatch | None = None
+        self._site, self._changes = site, engine.adapter_changes
+        if site is not None and self._changes is None:
+            raise LongshoreError(f"{engine.name} takes no adapters while it runs", "leave --adapters-dir out")
         self._machine = read_host()
-        self._arrived = False
+        self._arrived = self._joined = False
         self._page = Page.create()
         self._client = Client(task.host, task.port, self._page.token)
         self._watch: Watch | None = None
@@ -91,12 +99,18 @@ class Launcher:
         """The engine's command line."""
         return self._engine.command(self._task, self._machine)
 
+    def commands(self) -> list[list[str]]:
+        """The same for each pod that serves the model, the one that leads first."""
+        group = self._task.group
+        pods = [replace(group, index=index) for index in range(group.size)] if group else [None]
+        return [self._engine.command(replace(self._task, group=pod), self._machine) for pod in pods]
+
     def condition(self) -> tuple[Condition, int]:
         """How it is, for the health answers, and how many requests are under way."""
         watch = self._watch
         condition = Condition(
             now=self.state.read(),
-            begun=watch is not None,
+            begun=watch is not None or self._joined,
             elapsed=time.monotonic() - self._made,
             deadline=self.deadline,
             responsive=watch is None or watch.responsive,
@@ -111,12 +125,14 @@ class Launcher:
         for arguments in self._task.arguments:
             self._engine.check_arguments(arguments)
             require_known(self._engine, arguments)
-        require_free_port(self._task.host, self._task.port)
+        if not self._follows:
+            require_free_port(self._task.host, self._task.port)
         if self._arrival is not None:
             self._task = self._arrival.begin(self._engine, self._task)
         command = self.command()
         arrivals = {ARRIVALS: str(self._task.arrivals)} if self._task.arrivals else {}
         environment = self._engine.environment(self._machine, os.environ | arrivals) | self._place_caches(command)
+        environment |= self._changes.environment if self._site and self._changes else {}
         self._engine.prepare(self._machine, environment)
         environment |= {DESCRIPTOR: str(self._page.descriptor), ACCESS_LOG: str(int(self._access_log))}
         self._report(f"starting {self._engine.name} on the {self._machine.device} ({self._machine.cores} cores)")
@@ -137,15 +153,20 @@ class Launcher:
         self._reader.start()
 
     def wait_ready(self, deadline: float | None = None) -> None:
-        """Return once a real request was answered.
+        """Return once a real request was answered. A pod that another leads is asked nothing: it is ready once it runs.
 
         Raises EngineFailed when the engine ends or `deadline` seconds (by default its own) pass.
         """
+        if self._follows:
+            self._require_alive()
+            self._joined = True
+            self.state.update(phase="ready", step="")
+            return
         allowed = self.deadline if deadline is None else deadline
         end = time.monotonic() + allowed
         while time.monotonic() < end:
             self._require_alive()
-            if self._client.answers(self._engine.health_path) and self._generates():
+            if self._client.answers(self._engine.health_path) and self._serves():
                 self._watch_from_now()
                 return
             if time.monotonic() - self._said > SILENCE:
@@ -186,8 +207,7 @@ class Launcher:
                 self._say("the engine did not stop in time and is killed")
             except KeyboardInterrupt:
                 self._say("told so again: stopping at once")
-        if self._watch is not None:
-            self._watch.stop()
+        self._look_away()
         with suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)  # the leader's children, where any are left
         process.wait()
@@ -223,8 +243,20 @@ class Launcher:
             self._say(f"nothing compiled is kept in {root}: {error.strerror}")
             return {}
 
+    @property
+    def _follows(self) -> bool:
+        """Whether another pod answers the requests for which this one computes."""
+        return self._task.group is not None and not self._task.group.leads
+
     def _drain(self, process: subprocess.Popen[str], grace: float, notice: float) -> float:
-        """Wait until nobody is being served; returns the seconds that the engine may still take for that by itself."""
+        """Wait until nobody is being served; returns the seconds that the engine may still take for that by itself.
+
+        Who leads this pod was told to stop with it, and needs it until the last answer.
+        """
+        if self._joined and not self._watch:
+            self.state.update(phase="draining")
+            _pause(notice + grace, lambda: process.poll() is None)
+            return 0.0
         if self._watch is None or self.stalled():
             return 0.0
         self.state.update(phase="draining")
@@ -252,7 +284,17 @@ class Launcher:
         on_cpu = self._machine.device == "cpu"
         self._watch = Watch(self._engine, self._page, self._client.read, process.pid, on_cpu=on_cpu)
         self._watch.start()
+        if self._site and self._changes:
+            taken = (self._task.name, *(adapter.name for adapter in self._task.adapters))
+            self._adapters = AdapterWatch(self._site, taken, self._changes, self._client, self._say)
+            self._adapters.start()
         self.state.update(phase="ready", step="")
+
+    def _look_away(self) -> None:
+        if self._watch is not None:
+            self._watch.stop()
+        if self._adapters is not None:
+            self._adapters.close()
 
     def _running(self) -> subprocess.Popen[str]:
         if self._process is None:
@@ -289,10 +331,15 @@ class Launcher:
             self.state.update(step=step, **({"phase": "loading"} if step.startswith("loading ") else {}))
             self._say(step)
 
-    def _generates(self) -> bool:
-        """One token through the whole engine: its health alone also says 200 when the core is stuck (vllm#39863)."""
-        body: dict[str, object] = {"model": self._task.name, "prompt": "Hi", "max_tokens": 1}
-        return self._client.answers("/v1/completions", body, timeout=60)
+    def _serves(self) -> bool:
+        """One token through the whole engine: its health alone also says 200 when the core is stuck (vllm#39863).
+
+        Of a model that embeds, an embedding; others that do not generate say so, which is an answer.
+        """
+        name, geometry = self._task.name, self._task.geometry
+        if geometry is not None and geometry.task == "embed":
+            return self._client.answers("/v1/embeddings", {"model": name, "input": "Hi"}, timeout=60)
+        return self._client.answers("/v1/completions", {"model": name, "prompt": "Hi", "max_tokens": 1}, timeout=60)
 
 
 def require_known(engine: Engine, arguments: Sequence[str]) -> None:

@@ -7,9 +7,11 @@ from pathlib import Path
 from typing import Literal
 
 from longshore_runtime import paths, tree
+from longshore_runtime.digests import digest_bytes
 from longshore_runtime.errors import InvalidModel, LongshoreError
 from longshore_runtime.handover import read_handover
 from longshore_runtime.manifest import ModelFacts, Serving, Speculation, parse
+from longshore_runtime.serve.adapters import Site
 from longshore_runtime.serve.engines.port import Adapter
 from longshore_runtime.serve.facts import read_facts
 from longshore_runtime.serve.fit.geometry import Geometry
@@ -29,6 +31,20 @@ def read_model(directory: Path) -> tuple[ModelFacts, Serving]:
             "push it with --base MODEL:VERSION, and serve that version",
         )
     return facts, serving
+
+
+def find_site(folder: Path | None, model: Path) -> Site | None:
+    """Where adapters of the model in the folder `model` may appear. Raises LongshoreError where it has no manifest."""
+    if folder is None:
+        return None
+    manifest = model / paths.MANIFEST
+    if handover := read_handover(model):
+        return Site(folder, handover.manifest.digest)
+    if not manifest.is_file():
+        raise LongshoreError(
+            f"{model} has no manifest, so nobody can tell which adapters are for it", "push it, and serve the version"
+        )
+    return Site(folder, digest_bytes(manifest.read_bytes()))
 
 
 def read_adapter(name: str, directory: Path) -> tuple[Adapter, Serving]:

@@ -29,11 +29,12 @@ def require_verified(folder: Path, say: Callable[[str], None]) -> None:
         return
     content = parse(manifest.read_bytes(), str(manifest))
     say(f"another initializer has brought these files: reading {format_size(content.size)} to hold them against the manifest")
-    if flaw := _find_flaw(folder, content):
+    if flaw := find_flaw(folder, content):
         raise Corrupt(f"{folder} is not what was pushed: {flaw}", "use Longshore's initializer, or pull the files again")
 
 
-def _find_flaw(folder: Path, manifest: Manifest) -> str | None:
+def find_flaw(folder: Path, manifest: Manifest) -> str | None:
+    """The first thing in a folder that is not as the manifest says, in words; every byte is read."""
     present = {file.path: file for file in tree.scan(folder)}
     for file in manifest.files:
         found = present.pop(file.path, None)

@@ -8,7 +8,9 @@ import threading
 import time
 import urllib.request
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -17,9 +19,12 @@ from longshore_runtime.manifest import ModelFacts
 from longshore_runtime.serve import launcher as module
 from longshore_runtime.serve.engines import ENGINES, open_engine
 from longshore_runtime.serve.engines.port import Task
+from longshore_runtime.serve.group import Group
+from longshore_runtime.serve.health import judge_readiness, judge_startup
 from longshore_runtime.serve.launcher import Launcher
 from longshore_runtime.serve.ports import choose_port
 from support.engine import TestEngine
+from support.published import MODELS
 
 
 class Started:
@@ -54,6 +59,26 @@ def test_ready_means_that_a_request_was_answered(started: Started) -> None:
     assert started.said[1:3] == ["reading", "serving"]
     started.launcher.stop()
     assert not alive(started.port)
+
+
+@pytest.mark.parametrize(("kind", "asked"), [("generate", "/v1/completions"), ("embed", "/v1/embeddings")])
+def test_the_first_request_is_of_the_kind_that_the_model_serves(kind: Any, asked: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    started, paths = Started("well"), list[str]()
+    geometry = replace(MODELS[0].geometry(), task=kind)
+    monkeypatch.setattr(started.launcher, "_task", replace(started.launcher._task, geometry=geometry))
+    answers = started.launcher._client.answers
+
+    def note(path: str, body: Any = None, timeout: float = 2) -> bool:
+        paths.append(path)
+        return answers(path, body, timeout)
+
+    monkeypatch.setattr(started.launcher._client, "answers", note)
+    started.launcher.start()
+    try:
+        started.launcher.wait_ready(60)
+    finally:
+        started.launcher.stop(grace=0)
+    assert paths[-2:] == ["/health", asked]
 
 
 @pytest.mark.parametrize("started", ["stuck"], indirect=True)
@@ -108,6 +133,28 @@ def test_a_request_under_way_is_finished_before_the_engine_stops(started: Starte
     started.launcher.stop()
     client.join()
     assert answers == [b"{}"]
+
+
+def test_a_pod_that_another_leads_is_ready_when_it_runs_and_stays_until_the_leader_has_answered() -> None:
+    started = Started("well")
+    task = replace(started.launcher._task, group=Group("leader", 2, 1), grace=120)
+    pod = Launcher(TestEngine("well"), task, started.said.append)
+    with socket.create_server(("127.0.0.1", started.port)):  # which is no business of its own
+        pod.start()
+        assert not judge_startup(pod.condition()[0]).well
+        pod.wait_ready(60)
+    assert judge_startup(pod.condition()[0]).well
+    assert judge_readiness(pod.condition()[0]).well
+    stopping = threading.Thread(target=pod.stop)
+    stopping.start()
+    end = time.monotonic() + 60
+    while pod.state.read().phase != "draining":
+        assert time.monotonic() < end
+        time.sleep(0.05)
+    assert stopping.is_alive()
+    pod._running().kill()  # as the engine ends when the leader's does
+    stopping.join(60)
+    assert not stopping.is_alive()
 
 
 def test_an_engine_that_will_not_stop_is_killed(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -22,6 +22,18 @@ def test_the_command_is_printed_and_nothing_started(model: Path, capsys: pytest.
     assert tokens[-2:] == ["--max-model-len", "512"]
 
 
+def test_each_pod_of_a_group_has_a_command_of_its_own(
+    model: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in (("LEADER_ADDRESS", "m-0.m.ns"), ("GROUP_SIZE", "2"), ("WORKER_INDEX", "1")):
+        monkeypatch.setenv(f"LWS_{name}", value)
+    assert main(["--model-dir", str(model), "--served-model-name", "m", "--print-command"]) == 0
+    leader, worker = map(shlex.split, capsys.readouterr().out.splitlines())
+    assert leader[2] == "vllm.entrypoints.openai.api_server"
+    assert worker[2:4] == ["vllm.entrypoints.cli.main", "serve"]
+    assert (leader[leader.index("--node-rank") + 1], worker[worker.index("--node-rank") + 1]) == ("0", "1")
+
+
 def test_adapters_are_served_beside_their_base(model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     adapter = make_adapter(tmp_path / "adapter", model)
     options = ["--model-dir", str(model), "--served-model-name", "m", "--print-command"]

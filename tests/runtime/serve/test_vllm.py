@@ -12,8 +12,10 @@ from longshore_runtime.errors import EngineFailed, LongshoreError
 from longshore_runtime.manifest import ModelFacts, Speculation
 from longshore_runtime.serve.engines.port import Adapter, Task
 from longshore_runtime.serve.engines.vllm import LORA_RANKS, VLLM
+from longshore_runtime.serve.engines.vllm_gate import MIDDLEWARE
 from longshore_runtime.serve.fit.catalogue import GPU
 from longshore_runtime.serve.fit.parsers import Parsers
+from longshore_runtime.serve.group import Group
 from longshore_runtime.serve.host import Host, parse_gpus, read_host
 from support.published import MODELS
 
@@ -25,6 +27,14 @@ CPU, GPU_ALONE = Host("cpu", 24 * GIB, 2), Host("cuda", 128 * GIB, 16)
 def command(*arguments: tuple[str, ...], facts: ModelFacts = FACTS, machine: Host = CPU) -> list[str]:
     task = Task(Path("/mnt/models"), "m", facts, "0.0.0.0", 8080, 30, arguments)
     return VLLM().command(task, machine)[3:]
+
+
+def engine_source(path: str) -> str:
+    """A module of the installed engine, as text: importing it takes long."""
+    spec = importlib.util.find_spec("vllm")
+    assert spec
+    assert spec.origin
+    return (Path(spec.origin).parent / path).read_text()
 
 
 def value_of(option: str, tokens: list[str]) -> str | None:
@@ -53,6 +63,10 @@ def test_adapters_imply_the_engines_options_for_them() -> None:
     modules = tokens[tokens.index("--lora-modules") + 1 : -1]
     assert modules == [f"team/sql={folder}/team_sql", '{"name": "chat", "path": "/a,b"}']
     assert not any("lora" in token for token in command())
+    later = VLLM().command(replace(task, adapters=adapters[:1], arguments=(), more_adapters=True), GPU_ALONE)
+    assert (value_of("--max-loras", later), value_of("--max-lora-rank", later)) == ("4", "16")
+    none_yet = VLLM().command(replace(task, adapters=(), arguments=(), more_adapters=True), GPU_ALONE)
+    assert none_yet[-5:] == ["--enable-lora", "--max-loras", "4", "--max-lora-rank", "16"]
 
 
 @pytest.mark.parametrize(
@@ -65,13 +79,13 @@ def test_adapters_imply_the_engines_options_for_them() -> None:
     ],
 )
 def test_a_wish_to_speculate_is_the_engines_configuration(method: Any, draft: str | None, config: dict[str, object]) -> None:
-    from vllm.config.speculative import SpeculativeConfig
-
     wish = Speculation(method=method, tokens=5)
     task = Task(Path("/m"), "m", FACTS, "", 80, 30, speculation=wish, draft=Path(draft) if draft else None)
     told = json.loads(value_of("--speculative-config", VLLM().command(task, GPU_ALONE)) or "")
     assert told == config | {"num_speculative_tokens": 5}
-    assert told.keys() <= SpeculativeConfig.__dataclass_fields__.keys()
+    source = engine_source("config/speculative.py")
+    assert all(f"\n    {name}: " in source for name in told)
+    assert f'"{told["method"]}"' in source
     theirs = replace(task, arguments=(("--speculative-config={}",),))
     assert VLLM().command(theirs, GPU_ALONE)[-1] == "--speculative-config={}"
     assert "--speculative-config" not in VLLM().command(theirs, GPU_ALONE)
@@ -108,6 +122,40 @@ def test_gpus_imply_how_the_model_is_divided(name: str, count: int, arguments: t
     tokens = VLLM().command(task, machine)[3:]
     own = [token for token in tokens[tokens.index("--shutdown-timeout") + 2 :] if token not in arguments]
     assert " ".join(own) == derived
+
+
+def test_a_group_of_pods_is_one_engine_of_which_the_first_answers() -> None:
+    geometry = next(model for model in MODELS if model.name == "Llama-3.1-405B").geometry()
+    machine = Host("cuda", 512 * GIB, 64, (replace(H100, per_node=8),) * 8)
+    task = Task(Path("/m"), "m", FACTS, "0.0.0.0", 8080, 30, (("--seed=1",),), geometry, group=Group("m-0.m", 2, 0))
+    leader, worker = (VLLM().command(replace(task, group=Group("m-0.m", 2, index)), machine) for index in (0, 1))
+    assert leader[1:6] == ["-m", "vllm.entrypoints.openai.api_server", "--middleware", MIDDLEWARE, "--model"]
+    assert worker[1:5] == ["-m", "vllm.entrypoints.cli.main", "serve", "/m"]
+    assert worker[-2:] == ["--seed=1", "--headless"]
+    for index, tokens in enumerate((leader, worker)):
+        told = [value_of(option, tokens) for option in ("--nnodes", "--node-rank", "--master-addr")]
+        assert told == ["2", str(index), "m-0.m"]
+        assert value_of("--tensor-parallel-size", tokens) == "8"
+        assert value_of("--pipeline-parallel-size", tokens) == "2"
+        assert VLLM().support().find_unknown(tokens[tokens.index("--served-model-name") :]) is None
+    apart = {"--headless", "0", "1"}
+    assert set(leader[6:]) - apart - {"/m"} == set(worker[4:]) - apart - {"/m"}, "they agree on everything else"
+    own = VLLM().command(replace(task, arguments=(("--tensor-parallel-size=16",),)), machine)
+    assert "--pipeline-parallel-size" not in own
+    assert "--nnodes" not in VLLM().command(replace(task, group=None), machine)
+
+
+@pytest.mark.engine
+def test_the_engine_takes_what_a_group_is_told() -> None:
+    """By its own parser, in both roles."""
+    from vllm.entrypoints.launchers.cli_args import make_arg_parser
+    from vllm.utils.argparse_utils import FlexibleArgumentParser
+
+    for index in (0, 1):
+        task = Task(Path("/m"), "m", FACTS, "0.0.0.0", 8080, 30, group=Group("m-0.m", 2, index))
+        tokens = VLLM().command(task, GPU_ALONE)
+        found = make_arg_parser(FlexibleArgumentParser()).parse_args(tokens[tokens.index("--served-model-name") :])
+        assert (found.nnodes, found.node_rank, found.master_addr, found.headless) == (2, index, "m-0.m", index == 1)
 
 
 def test_the_chat_template_implies_the_parsers() -> None:
@@ -226,10 +274,7 @@ def test_the_drivers_answer_is_read() -> None:
 
 
 def test_the_ranks_are_the_engines() -> None:
-    spec = importlib.util.find_spec("vllm")
-    assert spec
-    assert spec.origin
-    source = (Path(spec.origin).parent / "config/lora.py").read_text()
+    source = engine_source("config/lora.py")
     assert f"MaxLoRARanks = Literal[{', '.join(map(str, LORA_RANKS))}]" in source
 
 

@@ -11,6 +11,7 @@ from longshore_runtime.errors import EngineFailed
 from longshore_runtime.manifest import ModelFacts, Speculation
 from longshore_runtime.serve.engines.support import Support
 from longshore_runtime.serve.fit.geometry import Geometry
+from longshore_runtime.serve.group import Group
 from longshore_runtime.serve.host import Host
 
 
@@ -30,7 +31,8 @@ class Task:
     `arguments` are the version's and the user's own, in this order of precedence, for the engine as they are.
     `geometry` is the model in detail, where its files tell it. `adapters` are served with the model. `arrivals` tells an
     engine that waits for weights what has arrived. `draft` is the folder of the model that makes the guesses of a
-    `speculation` that needs one.
+    `speculation` that needs one. With `more_adapters` others may come while it runs. In a `group` several
+    pods serve it together, and only the one that leads answers requests.
     """
 
     model: Path
@@ -45,6 +47,26 @@ class Task:
     arrivals: Path | None = None
     speculation: Speculation | None = None
     draft: Path | None = None
+    more_adapters: bool = False
+    group: Group | None = None
+
+
+Request = tuple[str, dict[str, object]]
+"""A path of an engine's server, and what is posted to it."""
+
+
+class AdapterChanges(Protocol):
+    """How an engine loads and unloads adapters while it runs. `environment` lets it; the gate keeps others out."""
+
+    environment: Mapping[str, str]
+
+    def load(self, name: str, folder: Path, again: bool) -> Request:
+        """To serve the adapter in the folder under a name; `again` where another is served under it now."""
+        ...
+
+    def unload(self, name: str) -> Request:
+        """To serve it no longer."""
+        ...
 
 
 class Figures(NamedTuple):
@@ -59,7 +81,8 @@ class Engine(Protocol):
     """An inference server that speaks the OpenAI API. `health_path` and `metrics_path` are asked with GET.
 
     `caches` are the environment variables that say where it keeps what it compiles, each with a folder's name.
-    `speculation` are the methods that it can be told to guess by (`manifest.Speculation`).
+    `speculation` are the methods that it can be told to guess by (`manifest.Speculation`). `adapter_changes` is None where
+    it takes no adapters while it runs.
     """
 
     name: str
@@ -67,6 +90,7 @@ class Engine(Protocol):
     metrics_path: str
     caches: Mapping[str, str]
     speculation: frozenset[str]
+    adapter_changes: AdapterChanges | None
 
     def require(self) -> None:
         """Raise EngineFailed, saying how to install it, when the engine is not on this machine."""

@@ -18,7 +18,7 @@ from longshore_runtime.arrivals import ARRIVALS
 from longshore_runtime.errors import EngineFailed, LongshoreError
 from longshore_runtime.manifest import ModelFacts, Speculation
 from longshore_runtime.serve.engines import vllm_models
-from longshore_runtime.serve.engines.port import Adapter, Figures, Task
+from longshore_runtime.serve.engines.port import Adapter, AdapterChanges, Figures, Request, Task
 from longshore_runtime.serve.engines.support import Support, read_support
 from longshore_runtime.serve.engines.vllm_causes import diagnose
 from longshore_runtime.serve.engines.vllm_figures import read_figures
@@ -30,6 +30,7 @@ from longshore_runtime.serve.fit.geometry import Geometry
 from longshore_runtime.serve.fit.parallel import tensor_sizes
 from longshore_runtime.serve.fit.plan import Fit, Wish, fit
 from longshore_runtime.serve.fit.wishes import read_wish
+from longshore_runtime.serve.group import Group
 from longshore_runtime.serve.host import Host
 from longshore_runtime.serve.options import flatten, group_options, merge_options
 
@@ -40,6 +41,7 @@ OWNED = {
     "port": "--port",
     "served-model-name": "--served-model-name",
     "uds": "--host and --port",
+    "headless": "the variables that LeaderWorkerSet sets",
     "config": "the arguments themselves",
 }
 """Options that the launcher sets or must know, with where a user sets them instead."""
@@ -52,6 +54,9 @@ SPECULATION = {"ngram": "ngram", "draft": "draft_model", "eagle": "eagle", "eagl
 
 LOOKUP = {"prompt_lookup_min": 2, "prompt_lookup_max": 4}
 """Tokens in a row that must have been said before, for n-grams: vLLM's 5 seldom were, and 1 says little."""
+
+MORE_RANK, MORE_ADAPTERS = 16, 4
+"""What is kept for adapters that come later: the rank that most have, and how many may be in one batch."""
 
 FEW_CORES = 4
 SECRETS = re.compile(r"^(AWS_.*|HF_TOKEN|HUGGING_FACE_HUB_TOKEN|MODELSCOPE_API_TOKEN|STORAGE_.*CONFIG|VLLM_PORT)$")
@@ -73,11 +78,24 @@ PHASES = (
 )
 
 
+class _Changes:
+    """vLLM's `entrypoints/serve/lora/api_router.py`."""
+
+    environment: Mapping[str, str] = MappingProxyType({"VLLM_ALLOW_RUNTIME_LORA_UPDATING": "1"})
+
+    def load(self, name: str, folder: Path, again: bool) -> Request:
+        return "/v1/load_lora_adapter", {"lora_name": name, "lora_path": str(folder), "load_inplace": again}
+
+    def unload(self, name: str) -> Request:
+        return "/v1/unload_lora_adapter", {"lora_name": name}
+
+
 class VLLM:
     """The adapter of vLLM, CPU build or GPU build."""
 
     name = "vllm"
     speculation = frozenset(SPECULATION)
+    adapter_changes: AdapterChanges | None = _Changes()
     health_path = "/health"
     metrics_path = "/metrics"
     caches: Mapping[str, str] = MappingProxyType(
@@ -117,9 +135,12 @@ class VLLM:
             self.check_arguments(arguments)
         layers = [group_options(arguments) for arguments in task.arguments]
         derived = group_options(_derive(task, machine))
+        options = flatten(merge_options(derived, *layers))
+        if task.group and not task.group.leads:
+            return [sys.executable, "-m", "vllm.entrypoints.cli.main", "serve", str(task.model), *options, "--headless"]
         # The gate stands beside whatever middleware somebody else names, and not in its place.
         server = [sys.executable, "-m", "vllm.entrypoints.openai.api_server", "--middleware", MIDDLEWARE]
-        return server + flatten(merge_options(derived, *layers))
+        return [*server, "--model", str(task.model), *options]
 
     def environment(self, machine: Host, inherited: Mapping[str, str]) -> dict[str, str]:
         kept = {name: value for name, value in inherited.items() if not SECRETS.match(name)}
@@ -156,7 +177,7 @@ class VLLM:
 
 def _derive(task: Task, machine: Host) -> list[str]:
     """What the files and the machine imply; the version's and the user's arguments replace any of it."""
-    arguments = ["--model", str(task.model), "--served-model-name", task.name]
+    arguments = ["--served-model-name", task.name]
     arguments += ["--host", task.host, "--port", str(task.port)]
     arguments += ["--disable-uvicorn-access-log"]  # the gate's says more, and has no line for each probe
     arguments += ["--shutdown-timeout", str(task.grace)]
@@ -164,13 +185,20 @@ def _derive(task: Task, machine: Host) -> list[str]:
         cache = _cpu_cache(task.facts, machine)
         arguments += ["--enforce-eager", "--kv-cache-memory-bytes", str(cache)]
         arguments += _cpu_context(task.facts, cache)
+    elif task.geometry and machine.gpus and task.group:
+        arguments += _divide(machine.gpus, task.geometry, task.group, read_wish(task.arguments, len(machine.gpus)))
     elif task.geometry and machine.gpus:
         arguments += _fit_to(machine.gpus, task.geometry, read_wish(task.arguments, len(machine.gpus)))
+    if task.group:
+        arguments += ["--nnodes", str(task.group.size), "--node-rank", str(task.group.index)]
+        arguments += ["--master-addr", task.group.leader]
     if task.arrivals:
         arguments += ["--load-format", LOAD_FORMAT]
     if task.geometry and task.geometry.task == "generate":
         arguments += parser_arguments(task.geometry.parsers)
-    return arguments + _speculation_arguments(task.speculation, task.draft) + _adapter_arguments(task.adapters)
+    return (
+        arguments + _speculation_arguments(task.speculation, task.draft) + _adapter_arguments(task.adapters, task.more_adapters)
+    )
 
 
 def _speculation_arguments(speculation: Speculation | None, draft: Path | None) -> list[str]:
@@ -181,14 +209,15 @@ def _speculation_arguments(speculation: Speculation | None, draft: Path | None) 
     return ["--speculative-config", json.dumps(config)]
 
 
-def _adapter_arguments(adapters: Sequence[Adapter]) -> list[str]:
+def _adapter_arguments(adapters: Sequence[Adapter], more: bool) -> list[str]:
     """All adapters at once in one batch, at the least of the ranks that the engine knows which holds them all."""
-    if not adapters:
+    if not (adapters or more):
         return []
-    largest = max(adapter.rank for adapter in adapters)
+    largest = max([*(adapter.rank for adapter in adapters), MORE_RANK if more else 0])
     rank = next((rank for rank in LORA_RANKS if rank >= largest), LORA_RANKS[-1])
-    arguments = ["--enable-lora", "--max-loras", str(len(adapters)), "--max-lora-rank", str(rank), "--lora-modules"]
-    return arguments + [_module(adapter) for adapter in adapters]
+    count = max(len(adapters), MORE_ADAPTERS if more else 0)
+    arguments = ["--enable-lora", "--max-loras", str(count), "--max-lora-rank", str(rank)]
+    return arguments + (["--lora-modules", *map(_module, adapters)] if adapters else [])
 
 
 def _module(adapter: Adapter) -> str:
@@ -213,6 +242,18 @@ def _fit_to(gpus: Sequence[GPU], geometry: Geometry, wish: Wish | None) -> list[
         return ["--tensor-parallel-size", str(widest)] if widest > 1 else []
     copies = len(gpus) // found.split.gpus
     return fit_arguments(geometry, found) + (["--data-parallel-size", str(copies)] if copies > 1 else [])
+
+
+def _divide(gpus: Sequence[GPU], geometry: Geometry, group: Group, wish: Wish | None) -> list[str]:
+    """How the model goes onto the GPUs of several pods: each layer over those of one, the layers over the pods.
+
+    What one layer's parts say to each other after each step stays within a node; only its result goes over the network.
+    """
+    if wish is None:
+        return []
+    widest = tensor_sizes(geometry, len(gpus))[-1]
+    arguments = ["--tensor-parallel-size", str(widest)] if widest > 1 else []
+    return [*arguments, "--pipeline-parallel-size", str(group.size)]
 
 
 def _cpu_cache(facts: ModelFacts, machine: Host) -> int:
