@@ -17,9 +17,11 @@ def pin_draft(draft: Version, manifest: Manifest) -> Base:
     return Base(model=draft.model, version=draft.version, digest=draft.digest)
 
 
-def require_draft(serving: Serving, draft: Base | str | None) -> None:
-    """Raise LongshoreError unless there is a draft just where the wish to speculate needs one."""
+def require_draft(serving: Serving, draft: str | None, *, adapter: bool = False) -> None:
+    """Raise LongshoreError unless there is a draft just where the wish to speculate needs one. An adapter has no such wish."""
     wanted = serving.speculative
+    if wanted and adapter:
+        raise LongshoreError("an adapter is guessed for as its base is", "leave speculative out, and push it with the base")
     if wanted and wanted.needs_draft and draft is None:
         raise LongshoreError(
             f"speculative.method {wanted.method} needs a second model", "name it: speculative.model: MODEL:VERSION"

@@ -253,7 +253,7 @@ class Registry:
         if alias is not None:
             self._refuse_protected(target, check_label(alias, "alias"))
         pinned = self.pin_base(base, target.model) if base is not None else None
-        require_draft(serving or Serving(), draft)
+        require_draft(serving or Serving(), draft, adapter=pinned is not None)
         guesser = self.pin_draft(draft) if draft is not None else None
         warnings: tuple[Warned, ...] = ()
         if check:

@@ -82,6 +82,8 @@ def test_a_wish_and_a_draft_must_belong_together(registry: Registry, model: Path
     ):
         with pytest.raises(LongshoreError, match=message):
             registry.push(model, "other", serving=serving, draft=draft)
+    with pytest.raises(LongshoreError, match="an adapter is guessed for as its base is"):
+        registry.push(tmp_path / "adapter", "other", base="quick:1", serving=Serving(speculative=Speculation(method="ngram")))
     assert list(registry.models()) == ["quick", "small", "sql"]
 
 

@@ -121,9 +121,11 @@ class AdapterWatch:
     def _load(self, name: str, digest: str) -> None:
         if name in self._taken:
             raise Refused("something else answers to this name", "give the folder the name of another model")
-        source, target = self._site.folder / name.replace("/", "_"), self._copies / digest
+        source, target = self._site.folder / name.replace("/", "_"), self._copy_of(name, digest)
+        shutil.rmtree(target, ignore_errors=True)
         try:
             if take_adapter(source, target, self._site.base).digest != digest:
+                shutil.rmtree(target, ignore_errors=True)
                 return  # it was replaced meanwhile: the next look sees what it is now
             status, answer = self._client.ask(*self._changes.load(name, target, name in self._loaded), LOAD_LIMIT)
         except (LongshoreError, OSError):
@@ -135,27 +137,30 @@ class AdapterWatch:
             shutil.rmtree(target, ignore_errors=True)
             raise Refused(f"the engine refused it: {answer[:300]}", "see the engine's output")
         before, self._loaded[name] = self._loaded.get(name), digest
-        self._discard(before)
+        if before:
+            self._discard(name, before)
         self._say(f"the adapter {name} is {'replaced' if before else 'added'}: sha256:{digest}")
 
     def _unload(self, name: str) -> None:
         status, answer = self._client.ask(*self._changes.unload(name), LOAD_LIMIT)
         if status == 0:
             return
-        self._discard(self._loaded.pop(name))
+        self._discard(name, self._loaded.pop(name))
         self._say(f"the adapter {name} is gone" + (f": {answer[:300]}" if status >= 400 else ""))
 
-    def _discard(self, digest: str | None) -> None:
-        if digest is not None and digest not in self._loaded.values():
-            self._old.append((time.monotonic(), self._copies / digest))
+    def _copy_of(self, name: str, digest: str) -> Path:
+        return self._copies / f"{name.replace('/', '_')}-{digest}"
+
+    def _discard(self, name: str, digest: str) -> None:
+        self._old.append((time.monotonic(), self._copy_of(name, digest)))
 
     def _sweep(self, now: float) -> None:
         """Remove the copies that were given up long ago, unless they are in use again."""
-        over = [path for at, path in self._old if now - at > KEPT]
+        used = {self._copy_of(name, digest) for name, digest in self._loaded.items()}
+        over = {path for at, path in self._old if now - at > KEPT}
         self._old = [(at, path) for at, path in self._old if now - at <= KEPT]
-        for path in over:
-            if path.name not in self._loaded.values():
-                shutil.rmtree(path, ignore_errors=True)
+        for path in over - used:
+            shutil.rmtree(path, ignore_errors=True)
 
     def _run(self) -> None:
         while not self._ended.wait(INTERVAL):

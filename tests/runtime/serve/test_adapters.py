@@ -94,6 +94,17 @@ def test_what_appears_is_loaded_once_and_what_disappears_unloaded(bench: Bench) 
     assert bench.look() == [("load", "team/sql", False)]
 
 
+def test_the_same_under_two_names_is_two(bench: Bench) -> None:
+    first = bench.bring("sql")
+    shutil.copytree(first, bench.folder / "same")
+    assert sorted(bench.look()) == [("load", "same", False), ("load", "sql", False)]
+    kept = next(Path(body["lora_path"]) for _, body, _ in bench.told.asked if body["lora_name"] == "same")
+    shutil.rmtree(first)
+    assert bench.look() == [("unload", "sql", False)]
+    bench.watch._sweep(float("inf"))
+    assert (kept / "adapter_model.safetensors").exists()
+
+
 def test_another_version_replaces_the_one_that_is_served(bench: Bench) -> None:
     source = bench.bring("sql")
     bench.look()
