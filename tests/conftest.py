@@ -10,6 +10,7 @@ import pytest
 from hypothesis import settings
 
 from support.command import CommandLine
+from support.gguf_models import find_smollm2_gguf
 from support.hubs import FakeHuggingFace, FakeModelScope, run_huggingface, run_modelscope
 from support.models import find_smollm2, make_model
 from support.servers import S3Server, run_minio, run_moto, run_rclone, run_versitygw
@@ -48,6 +49,12 @@ def pytest_collection_finish(session: pytest.Session) -> None:
 def smollm2() -> Path:
     """The real small model."""
     return find_smollm2()
+
+
+@pytest.fixture(scope="session")
+def smollm2_gguf() -> Path:
+    """The same as one GGUF file."""
+    return find_smollm2_gguf()
 
 
 @pytest.fixture

@@ -12,10 +12,11 @@ from pathlib import Path
 from typing import TextIO
 
 from longshore.adapters import Part, pull_together
+from longshore_runtime.errors import EngineFailed
 from longshore_runtime.manifest import Serving
 from longshore_runtime.progress import Progress
 from longshore_runtime.pull.verdict import Verdict
-from longshore_runtime.serve.engines import open_engine
+from longshore_runtime.serve.engines import ENGINES, choose_engine, open_engine
 from longshore_runtime.serve.engines.port import Task
 from longshore_runtime.serve.launcher import Launcher
 from longshore_runtime.serve.model import choose_draft, find_site, read_adapter, read_model, read_shape
@@ -65,9 +66,8 @@ def serve(run: Run, cache: Path, progress: Progress, log: TextIO | None = None) 
     """
     require_free_port(run.host, run.port)
     with _folder(run, cache) as folder:
-        engine = open_engine(Serving().engine)
-        engine.require()
-        engine.check_arguments(run.arguments)
+        _require_engine()
+        open_engine(Serving().engine).check_arguments(run.arguments)
         verdicts = pull_together((run.base, *run.others), folder, progress)
         launcher = _make_launcher(run, folder, progress, log)
         try:
@@ -83,7 +83,7 @@ def _make_launcher(run: Run, folder: Path, progress: Progress, log: TextIO | Non
     facts, serving = read_model(folder)
     adapters = [read_adapter(part.name, folder / part.place) for part in run.others if part.role == "adapter"]
     draft = next((folder / part.place for part in run.others if part.role == "draft"), None)
-    engine = open_engine(serving.engine)
+    engine = open_engine(choose_engine(serving, facts))
     speculation, draft = choose_draft(serving, engine.speculation, draft)
     task = Task(
         model=folder,
@@ -100,6 +100,17 @@ def _make_launcher(run: Run, folder: Path, progress: Progress, log: TextIO | Non
         more_adapters=run.adapters_dir is not None,
     )
     return Launcher(engine, task, progress.say, log, site=find_site(run.adapters_dir, folder))
+
+
+def _require_engine() -> None:
+    """Raise EngineFailed where no engine is installed at all; which one is needed, the manifest tells."""
+    failures = []
+    for name in ENGINES:
+        try:
+            return open_engine(name).require()
+        except EngineFailed as failure:
+            failures.append(failure)
+    raise failures[0]
 
 
 @contextmanager

@@ -8,6 +8,10 @@ from pathlib import Path
 _MEMORY = (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"))
 """The limit of the group that a container sees as its root, in version 2 and in version 1."""
 
+_CPU = Path("/sys/fs/cgroup/cpu.max")
+_CPU_1 = (Path("/sys/fs/cgroup/cpu/cpu.cfs_quota_us"), Path("/sys/fs/cgroup/cpu/cpu.cfs_period_us"))
+"""The time that the group may use in each period, in version 2 and in version 1."""
+
 
 def read_memory() -> int:
     """Bytes of memory that the machine has."""
@@ -19,6 +23,14 @@ def read_memory_limit() -> int | None:
     limits = [int(text) for text in map(_read, _MEMORY) if text.isdecimal()]
     limit = min(limits, default=None)
     return limit if limit is not None and limit < read_memory() else None
+
+
+def read_cpu_limit() -> float | None:
+    """Cores' worth of time that the control group grants; None without a limit."""
+    words = _read(_CPU).split() or [_read(path) for path in _CPU_1]
+    if len(words) != 2 or not all(word.isdecimal() for word in words) or int(words[1]) == 0:
+        return None
+    return int(words[0]) / int(words[1])
 
 
 def _read(path: Path) -> str:

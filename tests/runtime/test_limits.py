@@ -30,3 +30,26 @@ def test_the_limit_is_that_of_the_control_group(
 
 def test_the_machine_has_memory() -> None:
     assert 256 * 1024**2 < limits.read_memory() < 1024**5
+
+
+@pytest.mark.parametrize(
+    ("second", "first", "cores"),
+    [
+        ("max 100000", None, None),
+        ("250000 100000", None, 2.5),
+        (None, ("150000", "100000"), 1.5),
+        (None, ("-1", "100000"), None),  # how version 1 says that there is none
+        (None, None, None),
+    ],
+)
+def test_the_cores_are_those_of_the_control_group(
+    second: str | None, first: tuple[str, str] | None, cores: float | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if second:
+        (tmp_path / "cpu.max").write_text(f"{second}\n")
+    places = (tmp_path / "quota", tmp_path / "period")
+    for place, text in zip(places, first or (), strict=False):
+        place.write_text(f"{text}\n")
+    monkeypatch.setattr(limits, "_CPU", tmp_path / "cpu.max")
+    monkeypatch.setattr(limits, "_CPU_1", places)
+    assert limits.read_cpu_limit() == cores

@@ -8,6 +8,7 @@ import math
 import random
 from array import array
 from pathlib import Path
+from typing import Any
 
 from awscrt.checksums import crc64nvme
 
@@ -117,14 +118,20 @@ def write_gguf(path: Path, *, tokens: int = 1000) -> Path:
 
 def find_smollm2() -> Path:
     """The real small model: 269 MB of safetensors shards, made once and kept outside the tree."""
-    path = Path(__file__).resolve().parents[2] / "examples" / "smollm2.py"
-    spec = importlib.util.spec_from_file_location("smollm2", path)
+    example = load_example("smollm2")
+    made: Path = example.make(example.default_directory())
+    return made
+
+
+def load_example(name: str) -> Any:
+    """A script of the examples folder as a module."""
+    path = Path(__file__).resolve().parents[2] / "examples" / f"{name}.py"
+    spec = importlib.util.spec_from_file_location(name, path)
     assert spec
     assert spec.loader
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    made: Path = module.make(module.default_directory())
-    return made
+    return module
 
 
 def flip_byte(path: Path, offset: int = -1) -> None:

@@ -63,6 +63,9 @@ CODES: dict[str, Code] = {
     # weights
     "weights-missing": Code("error", "there are no weights that an engine reads", "add the model's .safetensors files"),
     "weights-damaged": Code("error", "a weights file is cut short or no such file", "download or copy the file again"),
+    "gguf-choice": Code(
+        "error", "not one model in the GGUF files, or not all of its shards", "keep the one that is to be served, whole"
+    ),
     "weights-unread": Code("warning", "weights that the engine does not read", "remove them; they only cost space and time"),
     "index-invalid": Code("error", "the index of the shards cannot be used", "download or copy the index again"),
     "shard-missing": Code("error", "a shard is missing", "download or copy it again"),

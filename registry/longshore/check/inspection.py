@@ -20,16 +20,17 @@ from longshore.check.configuration import (
 from longshore.check.contents import Contents
 from longshore.check.files import check_files
 from longshore.check.findings import SEVERITIES, Finding, Report
+from longshore.check.gguf import check_gguf, find_model, read_headers
 from longshore.check.shapes import check_config, check_shapes
 from longshore.check.template import check_templates
 from longshore.check.tokenizer import check_tokenizer
 from longshore.check.weights import Weights, read_weights
 from longshore_runtime import paths
 from longshore_runtime.errors import NotFound, Refused
-from longshore_runtime.manifest import Serving
+from longshore_runtime.manifest import ModelFacts, Serving
 from longshore_runtime.progress import Progress, Silent
 from longshore_runtime.pull.sources.port import Source
-from longshore_runtime.serve.engines import open_engine
+from longshore_runtime.serve.engines import GGUF, choose_engine, open_engine
 from longshore_runtime.serve.engines.support import Support
 from longshore_runtime.serve.facts import ADAPTER_CONFIG, CONFIG
 
@@ -42,8 +43,7 @@ def check(
     Reads headers and small files alone. Raises LongshoreError when the tree cannot be read at all.
     """
     serving = serving or Serving()
-    engine = open_engine(serving.engine)
-    support = engine.support()
+    support = open_engine(serving.engine).support()
     try:
         entries = [entry for entry in source.list_files() if not entry.path.startswith(f"{paths.METADATA}/")]
     except Refused as refusal:  # a local tree refuses by itself what no version may hold
@@ -52,11 +52,18 @@ def check(
     if not entries:
         raise NotFound(f"there is nothing at {source.uri}", "check the address")
     contents = Contents(source, entries, progress or Silent())
+    headers = read_headers(contents)
+    engine = open_engine(choose_engine(serving, ModelFacts(quantization=GGUF if headers else None)))
+    support = engine.support()
     found = [*check_files(contents), *check_arguments(serving.arguments, engine, support)]
-    return _report(contents, [*found, *_check_model(contents, serving, support, base)], support)
+    if headers:
+        found += check_gguf(headers, support)
+        model = find_model(headers)
+        return _report(contents, found, support, str(model[1].values.get("general.architecture")) if model else None)
+    return _report(contents, [*found, *_check_model(contents, serving, support, base)], support, read_architecture(contents))
 
 
-def _report(contents: Contents, found: list[Finding], support: Support) -> Report:
+def _report(contents: Contents, found: list[Finding], support: Support, architecture: str | None) -> Report:
     found += [flaw for flaw in contents.flaws if flaw not in found]
     pointers = {finding.path for finding in found if finding.code == "lfs-pointer"}
     findings = [f for f in found if f.code == "lfs-pointer" or f.path is None or f.path not in pointers]
@@ -64,7 +71,7 @@ def _report(contents: Contents, found: list[Finding], support: Support) -> Repor
     return Report(
         source=contents.uri,
         engine=str(support),
-        architecture=read_architecture(contents),
+        architecture=architecture,
         files=len(contents.files),
         size=sum(file.size for file in contents.files.values()),
         findings=tuple(findings),

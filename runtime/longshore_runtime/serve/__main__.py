@@ -19,7 +19,7 @@ from longshore_runtime.errors import EngineFailed, LongshoreError
 from longshore_runtime.leases import Keeper, find_leases
 from longshore_runtime.serve.arrival import Arrival, choose_folder, expect
 from longshore_runtime.serve.caches import fingerprint
-from longshore_runtime.serve.engines import open_engine
+from longshore_runtime.serve.engines import choose_engine, open_engine
 from longshore_runtime.serve.engines.port import Task
 from longshore_runtime.serve.group import read_group
 from longshore_runtime.serve.health import HealthServer
@@ -63,7 +63,7 @@ def build_launcher(
     """The launcher that the options describe. Raises LongshoreError when there is no model, or no such engine."""
     facts, serving = read_model(options.model_dir)
     adapters = [read_adapter(name, Path(folder)) for name, folder in options.adapter]
-    engine = open_engine(serving.engine)
+    engine = open_engine(choose_engine(serving, facts))
     speculation, draft = choose_draft(serving, engine.speculation, options.draft)
     task = Task(
         model=choose_folder(options.model_dir),

@@ -6,6 +6,7 @@ import http.client
 import json
 import urllib.error
 import urllib.request
+from http import HTTPStatus
 
 from longshore_runtime.serve.gate import TOKEN_HEADER
 
@@ -42,12 +43,12 @@ class Client:
             return 0, str(error)
 
     def answers(self, path: str, body: dict[str, object] | None = None, timeout: float = 2) -> bool:
-        """Whether a request is answered; that the server cannot serve this kind of request (4xx) is an answer too."""
+        """Whether a request is answered; that the server cannot serve this kind of request (4xx, 501) is an answer too."""
         data = json.dumps(body).encode() if body is not None else None
         try:
             with _DIRECT.open(urllib.request.Request(self._base + path, data, self._headers), timeout=timeout):
                 return True
         except urllib.error.HTTPError as error:
-            return error.code < 500
+            return error.code < 500 or error.code == HTTPStatus.NOT_IMPLEMENTED
         except OSError:
             return False

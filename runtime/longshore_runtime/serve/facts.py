@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Container, Mapping
+from collections.abc import Container, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -47,9 +47,9 @@ def facts_of(files: Mapping[str, Blob]) -> ModelFacts:
 
     Raises InvalidModel, naming the file, when the files cannot be a model that an engine loads.
     """
+    if gguf_files := find_gguf(files):
+        return _read_gguf_facts(files, gguf_files)
     if CONFIG not in files and ADAPTER_CONFIG not in files:
-        if gguf_files := sorted(path for path in files if path.endswith(".gguf")):
-            return _read_gguf_facts(files, gguf_files)
         raise InvalidModel(
             f"there is no {CONFIG} among the files",
             f"name the folder of a Hugging Face model (or of an adapter, with {ADAPTER_CONFIG})",
@@ -72,6 +72,12 @@ def facts_of(files: Mapping[str, Blob]) -> ModelFacts:
     )
 
 
+def find_gguf(files: Iterable[str]) -> list[str]:
+    """The GGUF files of a tree that has no other weights, in order; they carry their configuration with them."""
+    weights = sorted(path for path in files if path.endswith(paths.WEIGHT_SUFFIXES))
+    return weights if all(path.endswith(".gguf") for path in weights) else []
+
+
 def is_adapter(files: Container[str]) -> bool:
     """Whether the paths are those of an adapter, which serves nothing without its base."""
     return ADAPTER_CONFIG in files and CONFIG not in files
@@ -83,8 +89,12 @@ def _largest_rank(adapter: Mapping[str, Any]) -> int | None:
 
 
 def _read_gguf_facts(files: Mapping[str, Blob], names: list[str]) -> ModelFacts:
-    """The facts in the headers of GGUF files, which are shards of one model; the first has its configuration."""
-    headers = [gguf.read_gguf(files[name].read, files[name].size, name) for name in names]
+    """The facts in the headers of GGUF files: one model, perhaps in shards, of which the first has its configuration.
+
+    Beside it there may be an adapter, or what lets it see (`general.type`).
+    """
+    read = [gguf.read_gguf(files[name].read, files[name].size, name) for name in names]
+    headers = [header for header in read if header.kind == gguf.MODEL] or read
     tensors = {name: tensor for header in headers for name, tensor in header.tensors.items()}
     config = gguf.config_of(headers[0])
     return ModelFacts(

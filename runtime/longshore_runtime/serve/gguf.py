@@ -16,6 +16,7 @@ from longshore_runtime.errors import InvalidModel
 from longshore_runtime.serve.safetensors import Tensor
 
 MAGIC = b"GGUF"
+MODEL = "model"
 FIRST_READ = 1024 * 1024
 MAX_HEADER = 512 * 1024 * 1024
 
@@ -63,6 +64,11 @@ class Header:
 
     values: dict[str, Any]
     tensors: dict[str, Tensor]
+
+    @property
+    def kind(self) -> str:
+        """What is in the file: `model`, `adapter`, `mmproj`, …; files of before the key was invented hold models."""
+        return str(self.values.get("general.type", MODEL))
 
 
 def read_gguf(read: Callable[[int, int], bytes], size: int, path: str) -> Header:

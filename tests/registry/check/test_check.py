@@ -17,7 +17,7 @@ from longshore_runtime.errors import LongshoreError, NotFound
 from longshore_runtime.manifest import Serving
 from longshore_runtime.pull.sources import open_source
 from longshore_runtime.serve.safetensors import read_header
-from support.models import TOKENIZER, make_model, safetensors
+from support.models import TOKENIZER, make_model, safetensors, write_gguf
 from support.models import make_adapter as make_real_adapter
 
 FIRST, SECOND = "model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors"
@@ -126,7 +126,7 @@ def spoil_config(kind: str, model: Path) -> None:  # noqa: C901 - a table
             edit(model, "config.json", auto_map={"AutoModel": "modeling.Model"})
 
 
-def spoil_weights(kind: str, model: Path) -> None:
+def spoil_weights(kind: str, model: Path) -> None:  # noqa: C901 - a table
     match kind:
         case "no weights":
             for name in (FIRST, SECOND, INDEX):
@@ -135,6 +135,8 @@ def spoil_weights(kind: str, model: Path) -> None:
             (model / SECOND).write_bytes((model / SECOND).read_bytes()[:-1])
         case "no GGUF":
             (model / "m.gguf").write_bytes(b"GGML")
+        case "two GGUF" | "GGUF cut" | "strange GGUF" | "GGUF draft" | "GGUF without template":
+            spoil_gguf(kind, model)
         case "second format":
             (model / "consolidated.safetensors").write_bytes((model / FIRST).read_bytes())
         case "index without map":
@@ -147,6 +149,24 @@ def spoil_weights(kind: str, model: Path) -> None:
         case "index expects more":
             listed = json.loads((model / INDEX).read_text())["weight_map"]
             edit(model, INDEX, weight_map=listed | {"lm_head.weight": FIRST})
+
+
+def spoil_gguf(kind: str, model: Path) -> None:
+    """Instead of the tree's own weights."""
+    for name in (FIRST, SECOND, INDEX):
+        (model / name).unlink()
+    data = write_gguf(model / "m.gguf").read_bytes()
+    match kind:
+        case "two GGUF":
+            (model / "n.gguf").write_bytes(data)
+        case "GGUF cut":
+            (model / "m.gguf").write_bytes(data[:500])
+        case "strange GGUF":
+            (model / "m.gguf").write_bytes(data.replace(b"llama", b"abacu"))
+        case "GGUF draft":
+            (model / "m.gguf").write_bytes(data.replace(b"\x05\0\0\0\0\0\0\0llama", b"\x06\0\0\0\0\0\0\0eagle3", 1))
+        case "GGUF without template":
+            (model / "m.gguf").write_bytes(data.replace(b"tokenizer.chat_template", b"tokenizer.some_template"))
 
 
 def spoil_tensors(kind: str, model: Path) -> None:
@@ -237,6 +257,11 @@ CASES = [
     ("no weights", "weights-missing", "there are no .safetensors"),
     ("cut", "weights-damaged", f"{SECOND}: damaged or cut short: it has"),
     ("no GGUF", "weights-damaged", "m.gguf: it does not begin as a GGUF file"),
+    ("two GGUF", "gguf-choice", "there are 2 GGUF files, each a model of its own: m.gguf, n.gguf"),
+    ("GGUF cut", "weights-damaged", "m.gguf: its GGUF header is not valid"),
+    ("strange GGUF", "architecture-unsupported", "m.gguf: llama.cpp 2026.10.11549 does not know abacu"),
+    ("GGUF draft", "draft-model", "m.gguf: eagle3 only speculates"),
+    ("GGUF without template", "template-missing", "m.gguf: it holds no tokenizer.chat_template"),
     ("second format", "weights-unread", "consolidated.safetensors"),
     ("index without map", "index-invalid", f"{INDEX}: it has no weight_map"),
     ("no shard", "shard-missing", f"{SECOND}: {INDEX} names it"),
@@ -295,6 +320,13 @@ ARGUMENTS = [
     (("--enforce-eager", "-tp", "2"), "argument-short", "-tp stands for --tensor-parallel-size"),
     (("-tp=2",), "argument-short", "-tp=2 stands for --tensor-parallel-size"),
 ]
+
+
+def test_a_gguf_needs_nothing_beside_it(tmp_path: Path) -> None:
+    write_gguf(tmp_path / "m.gguf")
+    report = check(open_source(tmp_path.as_uri()))
+    assert (report.ok, report.findings, report.architecture) == (True, (), "llama")
+    assert report.engine.startswith("llama.cpp ")
 
 
 @pytest.mark.parametrize(("kind", "code", "text"), CASES, ids=[case[0] for case in CASES])

@@ -5,6 +5,7 @@ import json
 import pytest
 
 from longshore_runtime.serve.engines import ENGINES, open_engine
+from support import llamacpp_models
 from support.engine_models import collect, collect_arguments, path
 
 
@@ -12,6 +13,11 @@ def test_the_table_is_that_of_the_installed_engine() -> None:
     """After a new pin: make models."""
     table = json.loads(path().read_text())
     assert {name: table[name] for name in table if name not in ("arguments", "short")} == collect()
+
+
+def test_the_table_of_llamacpp_is_that_of_the_installed_package() -> None:
+    """After a new pin: make models."""
+    assert json.loads(llamacpp_models.path().read_text()) == llamacpp_models.collect()
 
 
 @pytest.mark.engine
@@ -40,11 +46,15 @@ def test_an_argument_is_known_however_it_is_spelled(argument: str, known: bool, 
     assert known or support.nearest(argument) == nearest
 
 
+LLAMA = {"llamacpp": "llama"}
+"""How engines call the architecture of Llama, other than Transformers does."""
+
+
 @pytest.mark.parametrize("name", ENGINES)
 def test_an_engine_knows_what_it_serves(name: str) -> None:
     support = open_engine(name).support()
     assert support.version
-    assert support.kind_of("LlamaForCausalLM") == "generate"
+    assert support.kind_of(LLAMA.get(name, "LlamaForCausalLM")) == "generate"
     assert support.kind_of("AbacusForCausalLM") is None
 
 

@@ -10,6 +10,7 @@ import pytest
 
 from longshore_runtime.errors import EngineFailed, LongshoreError
 from longshore_runtime.manifest import ModelFacts, Speculation
+from longshore_runtime.serve import host as host_module
 from longshore_runtime.serve.engines.port import Adapter, Task
 from longshore_runtime.serve.engines.vllm import LORA_RANKS, VLLM
 from longshore_runtime.serve.engines.vllm_gate import MIDDLEWARE
@@ -252,6 +253,20 @@ def test_this_machine_is_described() -> None:
     host = read_host()
     assert host.cores >= 1
     assert GIB // 2 < host.memory < 1024 * GIB
+
+
+def test_cores_are_what_the_control_group_grants(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(host_module, "read_cpu_limit", lambda: 0.4)
+    assert read_host().cores == 1
+
+
+def test_without_vllm_and_without_a_driver_it_is_computed_on_the_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(host_module, "_is_installed", lambda _: False)
+    monkeypatch.setattr(host_module.shutil, "which", lambda _: None)
+    assert read_host().device == "cpu"
+    monkeypatch.setattr(host_module.shutil, "which", lambda name: f"/usr/bin/{name}")
+    monkeypatch.setattr(host_module, "_read_gpus", tuple)
+    assert read_host().device == "cuda"
 
 
 def test_the_drivers_answer_is_read() -> None:

@@ -6,9 +6,24 @@ from typing import cast
 
 from longshore_runtime.errors import EngineFailed
 from longshore_runtime.lookup import load
+from longshore_runtime.manifest import ModelFacts, Serving
 from longshore_runtime.serve.engines.port import Engine
 
-ENGINES = {"vllm": "longshore_runtime.serve.engines.vllm:VLLM"}
+ENGINES = {
+    "vllm": "longshore_runtime.serve.engines.vllm:VLLM",
+    "llamacpp": "longshore_runtime.serve.engines.llamacpp:LlamaCpp",
+}
+
+GGUF = "gguf"
+"""How the facts call the quantization of a model whose weights are GGUF files."""
+
+
+def choose_engine(serving: Serving, facts: ModelFacts) -> str:
+    """The name of the engine for a model: what the version wishes, and for GGUF files the one that reads them.
+
+    `vllm` is what a version says that wishes nothing; it does not read GGUF files by itself.
+    """
+    return "llamacpp" if facts.quantization == GGUF and serving.engine == Serving().engine else serving.engine
 
 
 def open_engine(name: str) -> Engine:

@@ -12,7 +12,7 @@ import re
 import time
 import uuid
 from collections.abc import Awaitable, Callable, Mapping, MutableMapping
-from typing import Any
+from typing import Any, NamedTuple
 
 from longshore_runtime.serve.gate import ACCESS_LOG, TOKEN_HEADER, Page
 
@@ -39,6 +39,18 @@ UNCOUNTED = re.compile(r"/(health|ping|load|version|metrics)/?")
 IDLE = re.compile(r"/(de)?tokenize|.*/render")
 """Answered without the engine's core."""
 
+
+class Doors(NamedTuple):
+    """Which paths of an engine's server are what: see PUBLIC, PRIVATE, UNCOUNTED and IDLE, which are vLLM's."""
+
+    public: re.Pattern[str] = PUBLIC
+    private: re.Pattern[str] = PRIVATE
+    uncounted: re.Pattern[str] = UNCOUNTED
+    idle: re.Pattern[str] = IDLE
+
+
+DOORS = Doors()
+
 REQUEST_ID = b"x-request-id"
 _WELL_FORMED = re.compile(rb"[A-Za-z0-9._:-]{1,128}")
 
@@ -47,9 +59,13 @@ class Gate:
     """ASGI middleware. Request ids are the client's where they are well-formed, ours otherwise; vLLM takes them over."""
 
     def __init__(
-        self, app: App, environment: Mapping[str, str] = os.environ, write: Callable[[bytes], Any] | None = None
+        self,
+        app: App,
+        environment: Mapping[str, str] = os.environ,
+        write: Callable[[bytes], Any] | None = None,
+        doors: Doors = DOORS,
     ) -> None:
-        self._app, self._page = app, Page.inherit(environment)
+        self._app, self._page, self._doors = app, Page.inherit(environment), doors
         own = write or (lambda line: os.write(1, line))
         self._write = own if environment.get(ACCESS_LOG) == "1" else None
 
@@ -60,20 +76,20 @@ class Gate:
             return
         path = scope["path"].removeprefix(scope.get("root_path", ""))
         ours = _is_ours(scope, self._page.token)
-        if not ours and (not PUBLIC.fullmatch(path) or PRIVATE.fullmatch(path)):
-            await _refuse(scope, send, 404, "NotFoundError", f"there is no {path} here")
-        elif UNCOUNTED.fullmatch(path):
+        if not ours and (not self._doors.public.fullmatch(path) or self._doors.private.fullmatch(path)):
+            await refuse(scope, send, 404, "NotFoundError", f"there is no {path} here")
+        elif self._doors.uncounted.fullmatch(path):
             await self._app(scope, receive, send)
         else:
             await self._serve(scope, path, receive, send, ours)
 
     async def _serve(self, scope: Scope, path: str, receive: Receive, send: Send, ours: bool) -> None:
-        visit = _Visit(self._page, scope, receive, send, engaging=not IDLE.fullmatch(path))
+        visit = _Visit(self._page, scope, receive, send, engaging=not self._doors.idle.fullmatch(path))
         self._page.start()  # before the mode is read: who closes the gate and then sees nobody must be right
         try:
             if self._page.mode == "closed" and not ours:
                 text = "this server is being shut down and takes no new requests; send it again, to another"
-                await _refuse(scope, visit.send, 503, "ServiceUnavailableError", text)
+                await refuse(scope, visit.send, 503, "ServiceUnavailableError", text)
             else:
                 await self._app(scope, visit.receive, visit.send)
         except Exception:
@@ -171,7 +187,7 @@ def _name_request(scope: Scope) -> bytes:
     return made
 
 
-async def _refuse(scope: Scope, send: Send, status: int, kind: str, text: str) -> None:
+async def refuse(scope: Scope, send: Send, status: int, kind: str, text: str) -> None:
     """An error in the form of the OpenAI API."""
     if scope["type"] == "websocket":
         await send({"type": "websocket.close", "code": 1013})

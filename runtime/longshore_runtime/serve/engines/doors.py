@@ -1,0 +1,28 @@
+"""Which paths of the engines behind the relay anybody may ask for. What is not named here is the operator's.
+
+The patterns are strict about the letters of a path, so that no spelling of another one passes.
+"""
+
+from __future__ import annotations
+
+import re
+
+from longshore_runtime.serve.engines.vllm_gate import Doors
+
+_NOTHING = re.compile(r"(?!)")
+
+ENGINE_DOORS = {
+    # tools/server/README.md of llama.cpp, September 2026. Hidden: /slots (prompts of others), /props, /lora-adapters (what the
+    # engine does for everybody), /tools, the web UI; and below /v1 what reaches into the streams of others.
+    "llamacpp": Doors(
+        public=re.compile(
+            r"/(v1/)?(health|models|completions|chat/completions|responses|messages|embeddings|rerank|reranking)/?"
+            r"|/v1/audio/transcriptions|/(v1/)?(chat/completions|responses)/input_tokens|/v1/messages/count_tokens"
+            r"|/(metrics|completion|infill|embedding|tokenize|detokenize|apply-template)/?"
+        ),
+        private=_NOTHING,
+        uncounted=re.compile(r"/((v1/)?health|metrics)/?"),
+        idle=re.compile(r"/(tokenize|detokenize|apply-template)|.*/(input_tokens|count_tokens)|/(v1/)?models/?"),
+    ),
+}
+"""By the engine's name."""
