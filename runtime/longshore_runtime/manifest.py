@@ -153,8 +153,9 @@ class Manifest(Document):
     @model_validator(mode="before")
     @classmethod
     def _sort_files(cls, data: Any) -> Any:
-        if isinstance(data, dict) and all(isinstance(file, File) for file in data.get("files", [None])):
-            return {**data, "files": tuple(sorted(data["files"], key=lambda file: file.path))}
+        files = data.get("files") if isinstance(data, dict) else None
+        if isinstance(files, (list, tuple)) and all(isinstance(file, File) for file in files):
+            return {**data, "files": tuple(sorted(files, key=lambda file: file.path))}
         return data
 
     @model_validator(mode="after")
@@ -213,12 +214,13 @@ def parse(data: bytes, name: str = "the manifest") -> Manifest:
                 "use a newer Longshore for this version",
             )
         manifest = Manifest.model_validate(content)
+        canonical = manifest.encode()
     except ValidationError as error:
         flaw = error.errors()[0]
         where = ".".join(str(part) for part in flaw["loc"]) or "content"
         raise Corrupt(f"{name} is not valid: {where}: {flaw['msg']}", "push the version again") from error
     except (ValueError, RecursionError) as error:
         raise Corrupt(f"{name} is not valid JSON", "push the version again") from error
-    if manifest.encode() != data:
+    if canonical != data:
         raise Corrupt(f"{name} is not in canonical form", "push the version again")
     return manifest

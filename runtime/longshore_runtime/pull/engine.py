@@ -22,6 +22,7 @@ from longshore_runtime import paths, tree
 from longshore_runtime.addresses import pinned_digest
 from longshore_runtime.errors import NotFound, Refused, StoreFailed
 from longshore_runtime.handover_files import forget_handover
+from longshore_runtime.outline import Outline
 from longshore_runtime.progress import Progress
 from longshore_runtime.pull.job import Job, Wanted, everything, refuse_in_the_way, require_room
 from longshore_runtime.pull.patterns import EVERYTHING, Patterns
@@ -29,7 +30,7 @@ from longshore_runtime.pull.rate import Throttle
 from longshore_runtime.pull.sources import open_source
 from longshore_runtime.pull.sources.port import Entry, Source
 from longshore_runtime.pull.verdict import Verdict, Verified
-from longshore_runtime.pull.verification import compare_listing, read_manifest, refuse
+from longshore_runtime.pull.verification import compare_listing, read_manifest, read_outline, refuse
 
 if TYPE_CHECKING:
     from longshore_runtime.manifest import Manifest
@@ -40,7 +41,7 @@ ARCHIVES = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", "
 
 _ARCHIVE = f"{paths.METADATA}/archive"
 
-Approve: TypeAlias = "Callable[[Source, Manifest | None], None]"
+Approve: TypeAlias = "Callable[[Source, Manifest | Outline | None], None]"
 """Judges a tree by its manifest before anything of it is fetched; raises LongshoreError to refuse it."""
 
 
@@ -67,7 +68,7 @@ def pull(
     source = open_source(uri)
     source.throttle = Throttle(max_rate)
     digest = digest or pinned_digest(uri) or source.digest
-    manifest = read_manifest(source, digest)
+    manifest = read_manifest(source, digest) if overlap else read_outline(source, digest)
     if approve is not None:
         approve(source, manifest)
     entries = list(source.list_files())
@@ -84,7 +85,7 @@ def pull(
         )
         if manifest is None and source.unpacks and len(entries) == 1 and entries[0].path.lower().endswith(ARCHIVES):
             files, size, fetched = _have_archive(source, entries, place, progress)
-        elif overlap and manifest is not None:
+        elif overlap and manifest is not None and not isinstance(manifest, Outline):
             files, size, fetched, to_come = _have_ahead(
                 source, entries, manifest, "digest" if digest else "manifest", place, progress
             )
@@ -128,7 +129,7 @@ class _Place:
 def _have_tree(
     source: Source,
     entries: list[Entry],
-    manifest: Manifest | None,
+    manifest: Manifest | Outline | None,
     place: _Place,
     progress: Progress,
     wanted: Wanted = everything,
@@ -194,7 +195,7 @@ def _have_archive(source: Source, entries: list[Entry], place: _Place, progress:
     return len(members), size, fetched
 
 
-def _judge(source: Source, entries: list[Entry], manifest: Manifest | None, digest: str | None) -> Verified:
+def _judge(source: Source, entries: list[Entry], manifest: Manifest | Outline | None, digest: str | None) -> Verified:
     """The one word for what the bytes were held against: the weakest that is true of every file."""
     if manifest is not None:
         return "digest" if digest else "manifest"

@@ -22,6 +22,7 @@ from longshore_runtime.pull.transfer import Chunk, for_each_chunk, read_chunk, s
 
 if TYPE_CHECKING:
     from longshore_runtime.manifest import Manifest
+    from longshore_runtime.outline import Outline
 
 _JOURNAL = f"{paths.METADATA}/journal"
 
@@ -44,7 +45,7 @@ def everything(_path: str, _offset: int) -> bool:
 class Job:
     """One pull's files on disk: which are complete, which are partial, which descriptors are open."""
 
-    def __init__(self, source: Source, target: Path, entries: list[Entry], manifest: Manifest | None) -> None:
+    def __init__(self, source: Source, target: Path, entries: list[Entry], manifest: Manifest | Outline | None) -> None:
         self._entries, self._manifest = entries, manifest
         self.sizes = {file.path: file.size for file in (manifest.files if manifest else entries)}
         self._checksums = {entry.path: entry.checksum for entry in entries if entry.checksum} if manifest is None else {}
@@ -212,7 +213,7 @@ def require_room(folder: Path, size: int, files: int) -> None:
         )
 
 
-def plan(entries: list[Entry], manifest: Manifest | None) -> list[Chunk]:
+def plan(entries: list[Entry], manifest: Manifest | Outline | None) -> list[Chunk]:
     """The chunks to have, weights last: what can fail early is small and comes first."""
     if manifest is None:
         chunks = [chunk for entry in entries for chunk in split_entry(entry)]

@@ -16,6 +16,7 @@ from longshore_runtime.signatures import FOLDER, SUFFIX, Key, Signed, find_signe
 
 if TYPE_CHECKING:
     from longshore_runtime.manifest import Manifest
+    from longshore_runtime.outline import Outline
     from longshore_runtime.pull.sources.port import Source
     from longshore_runtime.pull.verdict import Verdict
 
@@ -51,7 +52,7 @@ class Judge:
         self.signed: str | None = None
         self._bundles: dict[str, bytes] = {}
 
-    def approve(self, source: Source, manifest: Manifest | None) -> None:
+    def approve(self, source: Source, manifest: Manifest | Outline | None) -> None:
         """Raise Refused unless the tree at `source` is signed; fetches signatures and nothing else."""
         if manifest is None:
             raise Refused(

@@ -23,6 +23,7 @@ from longshore_runtime.retries import pause, retry
 
 if TYPE_CHECKING:
     from longshore_runtime.manifest import File
+    from longshore_runtime.outline import OutlinedFile
 
 WORKERS = 8
 REFUSALS = 12
@@ -59,7 +60,7 @@ class Chunk:
         return f"{self.path} (bytes {self.offset}–{self.offset + self.length - 1})"
 
 
-def split_file(file: File, chunk_size: int) -> Iterable[Chunk]:
+def split_file(file: File | OutlinedFile, chunk_size: int) -> Iterable[Chunk]:
     """The chunks of a file of a manifest."""
     ranges = zip(chunk_ranges(file.size, chunk_size), file.blake3, strict=True)
     return (Chunk(file.path, offset, length, digest) for (offset, length), digest in ranges)

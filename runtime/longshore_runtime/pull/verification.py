@@ -10,6 +10,7 @@ from longshore_runtime import paths
 from longshore_runtime.chunks import CHUNK_SIZE
 from longshore_runtime.digests import digest_bytes
 from longshore_runtime.errors import Corrupt, NotFound
+from longshore_runtime.outline import Outline, outline
 from longshore_runtime.progress import Progress
 from longshore_runtime.pull.sources.port import Entry, Source
 from longshore_runtime.pull.transfer import WORKERS, Chunk, for_each_chunk, read_chunk, split_entry, split_file
@@ -36,6 +37,17 @@ class Finding:
 
 def read_manifest(source: Source, digest: str | None) -> Manifest | None:
     """The manifest of the tree at `source`, held against `digest` where one is expected; None when it has none."""
+    data = _read_document(source, digest)
+    return None if data is None else _parse(data, source)
+
+
+def read_outline(source: Source, digest: str | None) -> Manifest | Outline | None:
+    """The same as far as a pull goes by it."""
+    data = _read_document(source, digest)
+    return None if data is None else outline(data) or _parse(data, source)
+
+
+def _read_document(source: Source, digest: str | None) -> bytes | None:
     data = source.read(paths.MANIFEST)
     if data is None:
         if digest is not None:
@@ -46,12 +58,16 @@ def read_manifest(source: Source, digest: str | None) -> Manifest | None:
             f"{paths.MANIFEST} in {source.uri} has the digest sha256:{digest_bytes(data)}, expected sha256:{digest}",
             "its bytes were changed after the push; serve another version and push this one again",
         )
-    from longshore_runtime.manifest import parse  # hubs have none, and need no time for all that reads one
+    return data
+
+
+def _parse(data: bytes, source: Source) -> Manifest:
+    from longshore_runtime.manifest import parse  # which takes longer than all else that is imported
 
     return parse(data, f"{source.uri}/{paths.MANIFEST}")
 
 
-def compare_listing(entries: list[Entry], manifest: Manifest) -> list[Finding]:
+def compare_listing(entries: list[Entry], manifest: Manifest | Outline) -> list[Finding]:
     """What a listing alone shows: files that are missing, of another size, or not in the manifest."""
     sizes = {entry.path: entry.size for entry in entries if not entry.path.startswith(f"{paths.METADATA}/")}
     findings: list[Finding] = []

@@ -210,6 +210,10 @@ MANIFESTS = {
     "too few digests": manifest_with(size=10**12),
     "too many digests": manifest_with(blake3=["0" * 64] * 9),
     "no digests": manifest_with(blake3=[]),
+    "nothing for files": b'{"files":null,"schema":1}',
+    "half a letter": manifest_with().replace(
+        b'"files"', b'"base":{"digest":"' + b"0" * 64 + b'","model":"\xed\xa0\x80","version":"1"},"files"'
+    ),
     "short digest": manifest_with(sha256="00"),
     "digest in capitals": manifest_with(blake3=["A" * 64]),
     "unknown field": manifest_with(run="evil"),
