@@ -168,7 +168,7 @@ def test_a_flipped_byte_in_the_bucket_keeps_a_version_from_serving(
     uri = service_of(longshore("render", "smollm2:2", *placed(account)).out)["spec"]["predictor"]["model"]["storageUri"]
     assert bucket.folder
     flip_byte(bucket.folder / uri.removeprefix("s3://") / DAMAGED, 100_000)
-    refused = longshore("deploy", "smollm2:2", *placed(account), "--timeout", "60", timeout=90)
+    refused = longshore("deploy", "smollm2:2", *placed(account), "--timeout", "180", timeout=230)
     assert refused.code == 1
     assert DAMAGED in refused.error
 
@@ -214,13 +214,13 @@ def test_an_initializer_that_is_killed_resumes_within_its_memory(
         eventually(lambda: initializer_of(node, account)["restartCount"] == 1, "the initializer is started again", timeout=180)
         second_peak = 0
         end = time.monotonic() + 120
-        while (running := processes_of_pull(uri)) or initializer_of(node, account)["state"].keys() != {"terminated"}:
-            assert time.monotonic() < end, "the second initializer does not end"
+        while "terminated" not in (status := initializer_of(node, account))["state"] or status["restartCount"] < 1:
+            assert time.monotonic() < end, f"the second initializer does not end: {status}"
             with contextlib.suppress(OSError, ValueError):  # it has ended
-                second_peak = max([second_peak, *map(peak_memory, running)])
+                second_peak = max([second_peak, *map(peak_memory, processes_of_pull(uri))])
             time.sleep(0.05)
-    status = initializer_of(node, account)
-    assert (status["state"]["terminated"]["exitCode"], status["lastState"]["terminated"]["exitCode"]) == (0, 137)
+    assert status["state"]["terminated"]["exitCode"] == 0, status
+    assert status["lastState"]["terminated"]["exitCode"] == 137, status
     name = pod_of(node, account)["metadata"]["name"]
     told = node.kubectl("logs", f"--namespace={account}", "--container=storage-initializer", name).splitlines()
     (verdict,) = [json.loads(line) for line in told if line.startswith("{")]
@@ -248,7 +248,7 @@ def test_a_second_pod_of_the_node_starts_from_its_cache(node: Node, pushed: Comm
         found = node.read("pods", f"--namespace={account}")["items"]
         return len(found) == 1 and found[0]["metadata"]["uid"] != first["metadata"]["uid"] and ready(found[0])
 
-    eventually(second_is_ready, "another pod is ready", timeout=200)
+    eventually(second_is_ready, "another pod is ready", timeout=400)
     verdict = verdict_of(node, account)
     assert (verdict["cached"], verdict["reread"], verdict["fetched"]) == (True, False, 0)
     service = node.read("service", "smollm2-1-predictor", f"--namespace={account}")
@@ -299,9 +299,9 @@ def test_the_weights_arrive_while_the_engine_starts(node: Node, bucket: S3Server
     with run_throttle(OUTSIDE, (server.hostname, server.port), rate=12 * MIB) as endpoint:
         give_credentials(node, account, "slow", endpoint)
         words = ["smollm2:1", *placed(account, "slow"), "--pull", "overlap"]
-        done = pushed("deploy", *words, "--no-wait", timeout=60)
+        done = pushed("deploy", *words, "--no-wait", timeout=180)
         assert done.code == 0, done.err
-        eventually(lambda: bool(pulls_of_weights()), "the launcher pulls", timeout=90)
+        eventually(lambda: bool(pulls_of_weights()), "the launcher pulls", timeout=180)
         models = volume_of(node, pod_of(node, account))
         assert not (models / ".longshore/manifest.json").exists()
         assert (models / "config.json").exists()

@@ -44,7 +44,7 @@ class CommandLine:
         own = {"HOME": str(self.home), "LONGSHORE_IDENTITY": "tester", "PYTHONWARNINGS": "error::ResourceWarning"}
         return inherited | own | dict(self.environment)
 
-    def __call__(self, *arguments: str | Path, timeout: float = 60) -> Outcome:
+    def __call__(self, *arguments: str | Path, timeout: float = 180) -> Outcome:
         command = [sys.executable, "-m", "longshore", *map(str, arguments)]
         done = subprocess.run(command, env=self.environ(), capture_output=True, text=True, timeout=timeout, check=False)
         return Outcome(done.returncode, done.stdout, done.stderr)
