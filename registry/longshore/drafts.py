@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from longshore.version import Version
 from longshore_runtime.errors import LongshoreError, Refused
-from longshore_runtime.manifest import Base, Manifest, Serving
+from longshore_runtime.manifest import Base, Manifest, ModelFacts, Serving
 from longshore_runtime.serve.facts import is_adapter
 
 
@@ -15,6 +15,21 @@ def pin_draft(draft: Version, manifest: Manifest) -> Base:
             f"{draft.reference} is an adapter, which guesses nothing", "name a whole model: speculative.model: MODEL:VERSION"
         )
     return Base(model=draft.model, version=draft.version, digest=draft.digest)
+
+
+def require_same_vocabulary(model: ModelFacts, draft: ModelFacts, serving: Serving, name: str) -> None:
+    """Raise Refused for a draft, called `name`, whose tokens cannot be the model's, as far as both configurations tell.
+
+    The engine would stop at it. EAGLE heads may have a smaller vocabulary, which they map by themselves.
+    """
+    if serving.speculative is None or serving.speculative.method != "draft":
+        return
+    own, its = model.vocabulary_size, draft.vocabulary_size
+    if own and its and own != its:
+        raise Refused(
+            f"{name} has {its} tokens in its vocabulary, and the model {own}: its guesses would mean something else",
+            "name a smaller model of the same family",
+        )
 
 
 def require_draft(serving: Serving, draft: str | None, *, adapter: bool = False) -> None:

@@ -14,6 +14,7 @@ from longshore import layout
 from longshore.adapters import require_base
 from longshore.completeness import require_complete
 from longshore.dependents import add_dependent
+from longshore.drafts import require_same_vocabulary
 from longshore.guards import in_flight
 from longshore.importing import bring
 from longshore.records import VersionRecord, now
@@ -143,6 +144,7 @@ class Pusher:
         content_of: Callable[[File], Content],
         copy_of: Callable[[File], str | None],
     ) -> tuple[Version, bool, int, int]:
+        self._require_fitting_draft(manifest)
         label = target.version or self._next_version(target.model, manifest)
         manifest = self._agree(target, label, manifest)
         with in_flight(self._store, target.model, manifest.digest, self._progress.say) as flight:
@@ -153,6 +155,12 @@ class Pusher:
             flight.confirm()
             version, created = self._commit(target, label, manifest, message)
         return version, created, manifest.size, sent
+
+    def _require_fitting_draft(self, manifest: Manifest) -> None:
+        """Raise Refused for a draft that cannot guess for this model. One that is not here is refused later."""
+        if manifest.draft and (draft := self._catalogue.find(manifest.draft.model, manifest.draft.version)):
+            facts = self._catalogue.manifest(draft).model
+            require_same_vocabulary(manifest.model, facts, manifest.serving, draft.reference)
 
     def _agree(self, target: Reference, label: str, manifest: Manifest) -> Manifest:
         """The manifest to commit: the one that the version has, when its content is the same.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -85,6 +86,17 @@ def test_a_wish_and_a_draft_must_belong_together(registry: Registry, model: Path
     with pytest.raises(LongshoreError, match="an adapter is guessed for as its base is"):
         registry.push(tmp_path / "adapter", "other", base="quick:1", serving=Serving(speculative=Speculation(method="ngram")))
     assert list(registry.models()) == ["quick", "small", "sql"]
+
+
+def test_a_draft_that_has_other_tokens_is_refused(registry: Registry, tmp_path: Path) -> None:
+    other = make_model(tmp_path / "other", seed=5)
+    config = json.loads((other / "config.json").read_text()) | {"vocab_size": 130}
+    (other / "config.json").write_text(json.dumps(config))
+    for source in (other, other.as_uri()):
+        with pytest.raises(Refused, match=r"small:1 has 128 tokens in its vocabulary, and the model 130: .*; name a smaller"):
+            registry.push(source, "other:1", serving=GUESSING, draft="small:1", check=False)
+    heads = Serving(speculative=Speculation(method="eagle3"))
+    assert registry.push(other, "other:1", serving=heads, draft="small:1", check=False).created
 
 
 def test_the_same_files_with_another_draft_are_another_version(registry: Registry, model: Path, tmp_path: Path) -> None:

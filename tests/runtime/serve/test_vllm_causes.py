@@ -91,6 +91,14 @@ SEEN = [
 ]
 
 WRITTEN = [
+    (
+        (
+            "ValueError: Target and draft model should have the same vocabulary size. Target model vocab_size=152064. "
+            "Draft model vocab_size=151936. Using models with different tokenizers can cause"
+        ),
+        "wrong-draft",
+        "the model has a vocabulary of 152064 tokens and its draft one of 151936",
+    ),
     ("ValueError: Loading it requires you to execute the configuration file in that repo", "remote-code", "not run unasked"),
     (
         "ValueError: World size (4) is larger than the number of available GPUs (1) in this node.",

@@ -76,6 +76,13 @@ CAUSES = (
         "see what can: longshore fit REFERENCE --gpu NAME",
     ),
     Cause(
+        "wrong-draft",
+        r"Target and draft model should have the same vocabulary size\. Target model vocab_size=(?P<what>\d+)\. "
+        r"Draft model vocab_size=(?P<more>\d+)",
+        "the model has a vocabulary of {what} tokens and its draft one of {more}",
+        "name a draft of the same family, or leave speculative out",
+    ),
+    Cause(
         "too-few-gpus",
         r"World size \((?P<what>\d+)\) is larger than the number of available GPUs \((?P<more>\d+)\)",
         "it was told to use {what} GPUs and sees {more}",
