@@ -14,7 +14,10 @@
 
 from __future__ import annotations
 
+import re
+
 from longshore_runtime import paths
+from longshore_runtime.errors import Corrupt
 from longshore_runtime.versions import deletions_folder, tree_folder, version_key
 
 __all__ = [
@@ -38,6 +41,7 @@ PROBES = ".longshore/probes/"
 """Where a store is tried out."""
 
 _DIGITS = 17
+_NUMBERED = re.compile(r"([0-9]+)\.json")
 """Of a moment in microseconds since the epoch."""
 
 _MOVES = 10**12
@@ -71,7 +75,7 @@ def move_key(model: str, alias: str, number: int) -> str:
 
 def move_of(key: str) -> int:
     """The number of the move whose record `key` is."""
-    return _MOVES - int(key.rpartition("/")[2].removesuffix(".json"))
+    return _MOVES - _number_at(key)
 
 
 def tree_key(model: str, digest: str, path: str) -> str:
@@ -101,8 +105,7 @@ def deletion_key(model: str, version: str, number: int) -> str:
 
 def deletion_of(key: str) -> tuple[str, int]:
     """The version and the number of the record at `key`."""
-    _, version, name = key.rsplit("/", 2)
-    return version, int(name.removesuffix(".json"))
+    return key.rsplit("/", 2)[1], _number_at(key)
 
 
 def events_folder(model: str) -> str:
@@ -133,3 +136,10 @@ def guards_folder(model: str, digest: str = "") -> str:
 def staging_folder(model: str, name: str = "") -> str:
     """The folder of one upload whose digest is not known yet; of all, without a name."""
     return f"{model}/staging/{name}/" if name else f"{model}/staging/"
+
+
+def _number_at(key: str) -> int:
+    """The number that is the name of a record. Raises Corrupt for the name of anything else."""
+    if found := _NUMBERED.fullmatch(key.rpartition("/")[2]):
+        return int(found[1])
+    raise Corrupt(f"{key} lies in the registry and is no record of it", "take it away, then run the command again")

@@ -20,9 +20,9 @@ import botocore.session
 from botocore import UNSIGNED
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError, EndpointConnectionError, NoCredentialsError, SSLError
-from botocore.parsers import ResponseParserFactory
 from botocore.utils import parse_timestamp
 
+from longshore_runtime import s3_answers
 from longshore_runtime.certificates import find_distrust
 from longshore_runtime.errors import Busy, Interrupted, LongshoreError, NotFound, StoreFailed
 from longshore_runtime.s3_settings import S3Settings, read_s3_settings, split_uri
@@ -31,13 +31,6 @@ if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
 
 CONNECTIONS = 32
-_READ_ATTEMPTS = 4
-DAMAGED = frozenset(
-    {"BadDigest", "InvalidDigest", "XAmzContentSHA256Mismatch", "XAmzContentChecksumMismatch", "IncompleteBody"}
-)
-"""What stores say of a request whose bytes are not those that were sent."""
-
-_UNREADABLE = "Unreadable"
 _ABSENT = {"404", "NoSuchKey", "NotFound"}
 _DENIED = {"403", "AccessDenied", "Forbidden", "AllAccessDisabled"}
 _CREDENTIALS = {"InvalidAccessKeyId", "SignatureDoesNotMatch", "ExpiredToken", "InvalidToken", "RequestTimeTooSkewed"}
@@ -59,7 +52,7 @@ class S3Folder:
     def read(self, path: str) -> bytes | None:
         """A small object whole, or None when there is none of this name."""
         with explained(self.uri_of(path)):
-            for left in reversed(range(_READ_ATTEMPTS)):
+            for left in reversed(range(s3_answers.ATTEMPTS)):
                 try:
                     # Held against the checksum that the object was sent with, where the store tells it.
                     answer = self.client.get_object(Bucket=self.bucket, Key=self.prefix + path, ChecksumMode="ENABLED")
@@ -102,10 +95,7 @@ def connect(s3: Mapping[str, Any] | None = None, read_timeout: float | None = No
         client = address(likely)
         if (style := _addressing(client.meta.endpoint_url, settings)) != likely:
             client = address(style)
-        ask_again: Any = _ask_again
-        client.meta.events.register("needs-retry.s3", ask_again)
-        refuse: Any = _refuse_unreadable
-        client.meta.events.register("after-call.s3", refuse)
+        s3_answers.judge(client)
     except (BotoCoreError, ValueError) as error:
         raise StoreFailed(
             f"the S3 settings cannot be used: {error}", "check AWS_PROFILE, AWS_ENDPOINT_URL and ~/.aws"
@@ -113,46 +103,11 @@ def connect(s3: Mapping[str, Any] | None = None, read_timeout: float | None = No
     return client
 
 
-def _ask_again(response: Any, attempts: int, **_: Any) -> float | None:
-    """For botocore: seconds until a request that was damaged on its way, or its answer, is sent once more; else None."""
-    code = response[1].get("Error", {}).get("Code") if response else None
-    return 0.0 if code in DAMAGED | {_UNREADABLE} and attempts < _READ_ATTEMPTS else None
-
-
-def _refuse_unreadable(parsed: Any, **_: Any) -> None:
-    """For botocore: no answer that could not be read counts, however often it was asked for."""
-    if parsed.get("Error", {}).get("Code") == _UNREADABLE:
-        raise Misdirected
-
-
-class _Parsers(ResponseParserFactory):
-    """Of parsers that never fail: what botocore's own stumbles over was damaged on its way, and may be asked for again."""
-
-    def create_parser(self, protocol_name: str) -> Any:
-        return _Parser(super().create_parser(protocol_name))
-
-
-class _Parser:
-    def __init__(self, parser: Any) -> None:
-        self._parser = parser
-
-    def parse(self, response: dict[str, Any], shape: Any) -> Any:
-        status = response["status_code"]
-        if status >= 300 and not isinstance(response["body"], bytes):  # an error that names a checksum as an object does
-            response["body"] = b""
-        try:
-            return self._parser.parse(response, shape)
-        except Exception:  # of many kinds: what is no XML, no number, no date
-            return {"Error": {"Code": _UNREADABLE}, "ResponseMetadata": {"HTTPStatusCode": status, "HTTPHeaders": {}}}
-
-
 def _open_session() -> botocore.session.Session:
     """A session of our own: one that is shared would keep the first credentials it saw, and is not thread-safe."""
     session = botocore.session.get_session()
     session.register_component("data_loader", _descriptions())
-    parsers: Any = _Parsers()
-    parsers.set_parser_defaults(timestamp_parser=_parse_time)
-    session.register_component("response_parser_factory", parsers)
+    s3_answers.read_warily(session, _parse_time)
     return session
 
 
@@ -229,22 +184,6 @@ def is_refusal(error: ClientError) -> bool:
 def is_absent(error: ClientError) -> bool:
     """Whether the store says that the object (not the bucket) does not exist."""
     return error_code(error) in _ABSENT
-
-
-class Misdirected(BotoCoreError):
-    """An answer that cannot be read, or without what every answer to the question has: it was damaged, or is another's."""
-
-    fmt = "the store's answer is not to what was asked"
-
-
-def take(answer: Mapping[str, Any], *path: str) -> Any:
-    """What lies at the path in an answer that cannot be without it; raises Misdirected."""
-    found: Any = answer
-    for name in path:
-        if not isinstance(found, Mapping) or name not in found:
-            raise Misdirected
-        found = found[name]
-    return found
 
 
 @contextmanager

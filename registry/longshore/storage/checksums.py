@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from awscrt.checksums import combine_crc64nvme, crc64nvme
 from botocore.exceptions import ClientError
 
-from longshore_runtime import s3
+from longshore_runtime import s3_answers
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
@@ -107,7 +107,7 @@ def _is_verified(checksum: Checksum, client: S3Client, bucket: str, key: str) ->
 
 def is_damage(code: str) -> bool:
     """Whether a store's refusal says that what arrived is not what was sent."""
-    return code in s3.DAMAGED or code == "InvalidRequest"  # a damaged checksum may not even look like one
+    return code in s3_answers.DAMAGED or code == "InvalidRequest"  # a damaged checksum may not even look like one
 
 
 def encode_crc64(value: int) -> str:

@@ -23,6 +23,7 @@ from longshore_runtime import s3
 from longshore_runtime.digests import chunk_ranges
 from longshore_runtime.errors import Interrupted
 from longshore_runtime.manifest import File
+from longshore_runtime.s3_answers import Misdirected, take
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
@@ -102,7 +103,7 @@ class Upload:
         A store copies at most `limit` bytes by one request; more are copied in parts.
         """
         place: Any = {"Bucket": bucket, "Key": key}
-        tag = s3.take(self._client.head_object(**place), "ETag")
+        tag = take(self._client.head_object(**place), "ETag")
         if self._content.file.size <= limit:
             noted: Any = {"MetadataDirective": "REPLACE", "Metadata": self._metadata}
             lanes.run([lambda: self._patient.copy_object(**self._where, **noted, CopySource=place, CopySourceIfMatch=tag)])
@@ -119,16 +120,14 @@ class Upload:
                 CopySourceIfMatch=tag,
                 CopySourceRange=f"bytes={offset}-{offset + length - 1}",
             )
-            return {"PartNumber": number, "ETag": s3.take(answer, "CopyPartResult", "ETag")}
+            return {"PartNumber": number, "ETag": take(answer, "CopyPartResult", "ETag")}
 
         size = self._content.file.size
         ranges = chunk_ranges(size, max(min(COPIED_PART_SIZE, limit), -(-size // MAX_PARTS)))
         self._complete(upload, lanes.run([partial(copy, number, *each) for number, each in enumerate(ranges, start=1)]))
 
     def _begin(self, creation: Any) -> str:
-        return str(
-            s3.take(self._client.create_multipart_upload(**self._where, Metadata=self._metadata, **creation), "UploadId")
-        )
+        return str(take(self._client.create_multipart_upload(**self._where, Metadata=self._metadata, **creation), "UploadId"))
 
     def _resume(self, checksum: Checksum) -> tuple[str, dict[int, Any]] | None:
         """An unfinished upload of the key that was begun the same way, the one with most parts, and its parts by number."""
@@ -161,8 +160,8 @@ class Upload:
             MultipartUpload={"Parts": cast(Any, parts)},
             **whole,
         )
-        if s3.take(answer, "Key") != self._where["Key"]:
-            raise s3.Misdirected
+        if take(answer, "Key") != self._where["Key"]:
+            raise Misdirected
 
 
 class S3Draft:
@@ -180,7 +179,7 @@ class S3Draft:
 
     def _begin(self) -> str:
         creation: Any = self._checksum.creation
-        return str(s3.take(self._client.create_multipart_upload(**self._where, **creation), "UploadId"))
+        return str(take(self._client.create_multipart_upload(**self._where, **creation), "UploadId"))
 
     def put(self, number: int, data: bytes | bytearray) -> None:
         value = self._checksum.of(data)
