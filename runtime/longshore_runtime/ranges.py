@@ -40,6 +40,10 @@ Check = Callable[[socket.socket], None]
 """Told of every connection before anything is sent; raises when it leads where it must not."""
 
 
+Take = Callable[[memoryview], None]
+"""Gets the next bytes of a range; they are gone when it returns."""
+
+
 class _Origin(NamedTuple):
     scheme: str
     host: str
@@ -57,8 +61,13 @@ class RangeReader:
         self._patience, self._lock = PATIENCE if patience is None else patience, threading.Lock()
         self._most_patience = 4 * self._patience
 
-    def read_into(self, url: str, headers: Mapping[str, str], offset: int, buffer: memoryview) -> int | None:
+    def read_into(
+        self, url: str, headers: Mapping[str, str], offset: int, buffer: memoryview, take: Take | None = None
+    ) -> int | None:
         """Fill `buffer` with the bytes from `offset`; returns how many came, fewer only where the answer broke off.
+
+        `take` gets them piece by piece, in order, instead: each is in the processor's cache then, as the buffer's beginning
+        alone is used, again and again.
 
         None when the server answers anything but just this range. Raises OSError when the connection fails or stays silent,
         and Busy when the server asks to be asked less.
@@ -70,10 +79,12 @@ class RangeReader:
         connection = self._take(origin)
         if connection is not None:
             with suppress(ConnectionError, ssl.SSLEOFError, ssl.SSLZeroReturnError):  # closed while it was idle
-                return self._ask(origin, connection, request, offset, buffer)
-        return self._ask(origin, self._connect(origin), request, offset, buffer)
+                return self._ask(origin, connection, request, offset, buffer, take)
+        return self._ask(origin, self._connect(origin), request, offset, buffer, take)
 
-    def _ask(self, origin: _Origin, connection: socket.socket, request: bytes, offset: int, buffer: memoryview) -> int | None:
+    def _ask(
+        self, origin: _Origin, connection: socket.socket, request: bytes, offset: int, buffer: memoryview, take: Take | None
+    ) -> int | None:
         keep = False
         try:
             connection.sendall(request)
@@ -86,7 +97,7 @@ class RangeReader:
             if len(start) > length:
                 return None
             buffer[: len(start)] = start
-            filled = _receive(connection, buffer, len(start))
+            filled = _pass_on(connection, buffer, len(start), take) if take else _receive(connection, buffer, len(start))
             keep = stays and filled == length
             return filled
         except (BlockingIOError, TimeoutError) as error:
@@ -199,6 +210,19 @@ def _judge(head: bytes, offset: int, length: int) -> tuple[int, bool]:
         and "transfer-encoding" not in fields
     )
     return length if right else 0, "close" not in fields.get("connection", "").lower()
+
+
+def _pass_on(connection: socket.socket, buffer: memoryview, filled: int, take: Take) -> int:
+    """Hand on as many bytes as `buffer` is long, of which the first `filled` are there; returns how many were."""
+    total = 0
+    while total < len(buffer):
+        piece = buffer[: min(_PIECE, len(buffer) - total)]
+        count = _receive(connection, piece, filled)
+        take(piece[:count])
+        total, filled = total + count, 0
+        if count < len(piece):
+            break
+    return total
 
 
 def _receive(connection: socket.socket, buffer: memoryview, filled: int) -> int:

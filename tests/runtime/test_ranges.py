@@ -154,6 +154,29 @@ def test_what_breaks_off_is_as_long_as_it_came(serve: Serve) -> None:
     assert part == DATA[: len(part)]
 
 
+@pytest.mark.parametrize(("offset", "length"), [(0, len(DATA)), (5, 2_500_000), (100, 50_000), (7, 1)])
+def test_pieces_are_handed_on_in_order_and_only_the_buffers_beginning_is_used(serve: Serve, offset: int, length: int) -> None:
+    server, reader = serve(right)
+    buffer, came = memoryview(bytearray(length)), bytearray()
+    assert reader.read_into(server.url, {}, offset, buffer, came.extend) == length
+    assert came == DATA[offset : offset + length]
+    assert not any(buffer[ranges._PIECE :])
+    assert read(reader, server, 0, 10) == DATA[:10]
+    assert server.connections == 1
+
+
+def test_pieces_of_what_breaks_off_are_as_long_as_it_came(serve: Serve) -> None:
+    server, reader = serve(lambda first, last: right(first, last)[: (last - first) // 2])
+    buffer, came = memoryview(bytearray(2_900_000)), bytearray()
+    assert reader.read_into(server.url, {}, 0, buffer, came.extend) == len(came) < 2_900_000
+    assert came == DATA[: len(came)]
+
+
+def test_a_refusal_is_handed_on_to_nobody(serve: Serve) -> None:
+    server, reader = serve(WRONG["a refusal"])
+    assert reader.read_into(server.url, {}, 0, memoryview(bytearray(10)), lambda _: pytest.fail("taken")) is None
+
+
 def test_a_connection_that_was_closed_meanwhile_is_made_anew(serve: Serve) -> None:
     server, reader = serve(right)
     assert read(reader, server, 0, 10) == DATA[:10]

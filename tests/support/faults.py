@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 
 from longshore_runtime.pull.rate import Throttle
 from longshore_runtime.pull.sources.port import Entry, Source
+from longshore_runtime.ranges import Take
 
 
 @dataclass
@@ -65,3 +66,7 @@ class FaultySource:
         number = next(self._numbers)
         self.source.read_into(path, offset, buffer)
         self.fault(number, path, buffer)
+
+    def read_through(self, path: str, offset: int, buffer: memoryview, take: Take) -> None:
+        self.read_into(path, offset, buffer)
+        take(buffer)

@@ -18,7 +18,7 @@ from longshore_runtime.progress import Progress, format_size
 from longshore_runtime.pull.judged import HashedFile, JudgedFile, SummedFile
 from longshore_runtime.pull.partial import PartialFile
 from longshore_runtime.pull.sources.port import Entry, Source
-from longshore_runtime.pull.transfer import Chunk, for_each_chunk, read_chunk, split_entry, split_file
+from longshore_runtime.pull.transfer import Chunk, for_each_chunk, pass_chunk, read_chunk, split_entry, split_file
 
 if TYPE_CHECKING:
     from longshore_runtime.manifest import Manifest
@@ -109,8 +109,7 @@ class Job:
                 if (file := self._open.get(chunk.path)) is None:
                     file = self._open[chunk.path] = self._start(chunk.path, by_file[chunk.path])
             if not file.has(chunk, buffer):
-                self._fetch(chunk, buffer)
-                file.write(chunk, buffer)
+                self._fetch(chunk, buffer, file)
             progress.advance(chunk.length)
             right = file.finish_chunk(chunk, buffer)
             with self._lock:
@@ -159,14 +158,24 @@ class Job:
             file.assume(chunks)
         return file
 
-    def _fetch(self, chunk: Chunk, buffer: memoryview) -> None:
-        read_chunk(self._source, chunk, buffer, patient=False)
-        if chunk.known and not chunk.matches(buffer):
-            read_chunk(self._source, chunk, buffer, patient=False)  # once more: it may have been damaged on the way
-            if not chunk.matches(buffer):
-                raise self._refuse(chunk.path, chunk)
+    def _fetch(self, chunk: Chunk, buffer: memoryview, file: PartialFile) -> None:
+        fetch = self._pass if file.passes(chunk) else self._read
+        if not fetch(chunk, buffer, file) and not fetch(chunk, buffer, file):  # once more: it may be damaged on the way
+            raise self._refuse(chunk.path, chunk)
         with self._lock:
             self._fetched += chunk.length
+
+    def _read(self, chunk: Chunk, buffer: memoryview, file: PartialFile) -> bool:
+        """Have a chunk whole before it is written; False when it is wrong."""
+        read_chunk(self._source, chunk, buffer, patient=False)
+        if chunk.known and not chunk.matches(buffer):
+            return False
+        file.write(chunk, buffer)
+        return True
+
+    def _pass(self, chunk: Chunk, buffer: memoryview, file: PartialFile) -> bool:
+        """Write a chunk while it arrives, which saves its way to the memory and back; False when it was wrong."""
+        return pass_chunk(self._source, chunk, buffer, file.write_piece)
 
     def _refuse(self, path: str, chunk: Chunk | None = None) -> Corrupt:
         """The error for bytes that are wrong however often they are fetched."""

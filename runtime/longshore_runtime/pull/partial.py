@@ -33,15 +33,23 @@ class PartialFile:
         """Whether an earlier pull left the chunk's right bytes here. Uses `buffer` to look."""
         return self._resumed and os.preadv(self._descriptor, [buffer], chunk.offset) == len(buffer) and chunk.matches(buffer)
 
+    def passes(self, chunk: Chunk) -> bool:
+        """Whether pieces of the chunk may be written before it is judged: it is what decides whether they stay."""
+        return chunk.blake3 is not None and not self._direct
+
+    def write_piece(self, offset: int, data: memoryview) -> None:
+        """Put bytes in their place, of which nobody knows yet whether they are right."""
+        while data:
+            written = os.pwrite(self._descriptor, data, offset)
+            data, offset = data[written:], offset + written
+
     def write(self, chunk: Chunk, data: memoryview) -> None:
         """Put the chunk's bytes in their place."""
         offset = chunk.offset + (written := self._write_past_cache(chunk.offset, data))
         data = data[written:]
         if not data:
             return
-        while data:
-            written = os.pwrite(self._descriptor, data, offset)
-            data, offset = data[written:], offset + written
+        self.write_piece(offset, data)
         if self._direct:
             os.fdatasync(self._descriptor)
 

@@ -13,6 +13,8 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from blake3 import blake3
+
 from longshore_runtime.chunks import CHUNK_SIZE
 from longshore_runtime.digests import Checksum, chunk_ranges, digest_chunk
 from longshore_runtime.errors import Busy
@@ -164,6 +166,42 @@ class _Crew:
             self._refused.append((chunk, refusals))
             self._pace.slow_down(time.monotonic())
             self._changed.notify_all()
+
+
+def pass_chunk(source: Source, chunk: Chunk, buffer: memoryview, write: Callable[[int, memoryview], None]) -> bool:
+    """Read one chunk as a worker of `for_each_chunk`, and `write` each piece at its offset of the file as it arrives.
+
+    Returns whether it was what its BLAKE3 says. What `write` raises is raised as it is; `buffer` is room for the pieces.
+    """
+
+    def read() -> bool:
+        hasher, offset = blake3(), chunk.offset
+
+        def take(piece: memoryview) -> None:
+            nonlocal offset
+            hasher.update(piece)
+            try:
+                write(offset, piece)
+            except OSError as error:
+                raise _Unwritten(error) from error  # the disk's, not the connection's
+            offset += len(piece)
+
+        source.throttle.take(chunk.length)
+        source.read_through(chunk.path, chunk.offset, buffer, take)
+        return hasher.hexdigest() == chunk.blake3
+
+    try:
+        return retry(read, (Busy,))
+    except _Unwritten as error:
+        raise error.reason from None
+
+
+class _Unwritten(Exception):
+    """A piece could not be written."""
+
+    def __init__(self, reason: OSError) -> None:
+        super().__init__(str(reason))
+        self.reason = reason
 
 
 def read_chunk(source: Source, chunk: Chunk, buffer: memoryview, *, patient: bool = True) -> None:

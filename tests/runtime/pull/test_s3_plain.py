@@ -3,22 +3,28 @@
 from __future__ import annotations
 
 import datetime
+import errno
 import os
 from pathlib import Path
+from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
 from conftest import use_server
+from longshore import Registry
 from longshore_runtime import s3
-from longshore_runtime.errors import LongshoreError, StoreFailed
+from longshore_runtime.errors import Corrupt, LongshoreError, StoreFailed
 from longshore_runtime.progress import Silent
 from longshore_runtime.pull import engine
 from longshore_runtime.pull.concurrency import FEWEST, Pace
+from longshore_runtime.pull.partial import PartialFile
 from longshore_runtime.pull.sources import open_source
 from longshore_runtime.pull.sources.port import Entry
 from longshore_runtime.pull.sources.s3 import S3Source
 from longshore_runtime.pull.sources.s3_plain import VALID, PlainS3Source, Store, find_store
+from longshore_runtime.ranges import RangeReader
+from support.models import make_model
 from support.proxy import Faults, run_proxy
 from support.servers import KEY, SECRET, S3Server
 
@@ -184,3 +190,74 @@ def test_a_store_that_asks_for_patience_is_asked_by_fewer(
     assert {path.name: path.read_bytes() for path in (tmp_path / "m").iterdir() if path.is_file()} == files
     assert slowed, "with eight at once it was too much"
     assert min(slowed) <= FEWEST // 2
+
+
+@pytest.fixture
+def version(versitygw: S3Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[str, Path]:
+    """The address of a version with weights of several chunks, and its files."""
+    use_server(versitygw, monkeypatch)
+    bucket = f"version-{os.urandom(4).hex()}"
+    versitygw.make_bucket(bucket)
+    model = make_model(tmp_path / "model", elements=10 * 1024 * 1024)
+    return Registry(f"s3://{bucket}").push(model, "m:1").version.uri, model
+
+
+def test_a_chunk_that_arrives_damaged_is_written_over(
+    version: tuple[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    uri, model = version
+    read, damaged = RangeReader.read_into, []
+
+    def damage(self: RangeReader, url: str, headers: Any, offset: int, buffer: memoryview, take: Any = None) -> int | None:
+        def take_damaged(piece: memoryview) -> None:
+            if not damaged and offset and url not in damaged:
+                damaged.append(url)
+                piece[0] ^= 1
+            take(piece)
+
+        return read(self, url, headers, offset, buffer, take_damaged if take else None)
+
+    monkeypatch.setattr(RangeReader, "read_into", damage)
+    assert engine.pull(uri, tmp_path / "m", Silent()).verified == "digest"
+    assert damaged, "chunks are handed on while they arrive"
+    for file in model.iterdir():
+        assert (tmp_path / "m" / file.name).read_bytes() == file.read_bytes()
+
+
+def test_a_chunk_that_stays_damaged_ends_the_pull_and_is_found_by_the_next(
+    version: tuple[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    uri, model = version
+    read = RangeReader.read_into
+
+    def damage(self: RangeReader, url: str, headers: Any, offset: int, buffer: memoryview, take: Any = None) -> int | None:
+        def take_damaged(piece: memoryview) -> None:
+            piece[0] ^= 1
+            take(piece)
+
+        return read(self, url, headers, offset, buffer, take_damaged if take and offset else take)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(RangeReader, "read_into", damage)
+        with pytest.raises(Corrupt, match=r"safetensors \(bytes .* is not what was pushed"):
+            engine.pull(uri, tmp_path / "m", Silent())
+    assert not list((tmp_path / "m").glob("*.safetensors"))
+    engine.pull(uri, tmp_path / "m", Silent())
+    for file in model.iterdir():
+        assert (tmp_path / "m" / file.name).read_bytes() == file.read_bytes()
+
+
+def test_a_disk_that_is_full_is_not_taken_for_the_network(
+    version: tuple[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[int] = []
+
+    def write(self: PartialFile, offset: int, _data: memoryview) -> None:
+        asked.append(offset)
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(PartialFile, "write_piece", write)
+    monkeypatch.setattr("longshore_runtime.pull.transfer.most_workers", lambda *_: 1)
+    with pytest.raises(StoreFailed, match=r"cannot write to .*: No space left on device"):
+        engine.pull(version[0], tmp_path / "m", Silent())
+    assert len(asked) == 1

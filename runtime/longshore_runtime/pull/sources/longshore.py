@@ -16,6 +16,7 @@ from longshore_runtime.handover import Loan
 from longshore_runtime.names import check_label, check_model
 from longshore_runtime.pull import sources
 from longshore_runtime.pull.sources.port import Entry, Source
+from longshore_runtime.ranges import Take
 from longshore_runtime.versions import VersionRecord, deletions_folder, tree_folder, version_key
 
 REGISTRY = "LONGSHORE_REGISTRY"
@@ -78,6 +79,9 @@ class LongshoreSource(Source):
 
     def read_into(self, path: str, offset: int, buffer: memoryview) -> None:
         self._tree.read_into(path, offset, buffer)
+
+    def read_through(self, path: str, offset: int, buffer: memoryview, take: Take) -> None:
+        self._tree.read_through(path, offset, buffer, take)
 
     def lend(self, paths: Collection[str]) -> Loan | None:
         loan = self._tree.lend(paths)

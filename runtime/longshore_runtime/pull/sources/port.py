@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Literal, Protocol
 
 from longshore_runtime.digests import Checksum
 from longshore_runtime.pull.rate import UNLIMITED, Throttle
+from longshore_runtime.ranges import Take
 
 if TYPE_CHECKING:
     from longshore_runtime.handover import Loan
@@ -76,6 +77,14 @@ class Source(Protocol):
     def read_into(self, path: str, offset: int, buffer: memoryview) -> None:
         """Fill all of `buffer` from `offset`. Raises StoreFailed when the file ends before."""
         ...
+
+    def read_through(self, path: str, offset: int, buffer: memoryview, take: Take) -> None:
+        """Hand as many bytes from `offset` as `buffer` is long to `take`, piece by piece and in order.
+
+        The buffer is room for that, its content is nobody's afterwards. When this raises, some may have been handed on.
+        """
+        self.read_into(path, offset, buffer)
+        take(buffer)
 
     def lend(self, paths: Collection[str]) -> Loan | None:
         """What lets another process read these files without the credentials of this one; None where there is no such thing."""

@@ -30,7 +30,7 @@ from longshore_runtime.digests import crc64nvme
 from longshore_runtime.errors import Interrupted
 from longshore_runtime.pull.sources.port import Entry, Source
 from longshore_runtime.pull.sources.s3_checksums import look_up
-from longshore_runtime.ranges import PATIENCE, PLAIN, RangeReader
+from longshore_runtime.ranges import PATIENCE, PLAIN, RangeReader, Take
 from longshore_runtime.s3_settings import read_s3_settings, split_uri
 
 if TYPE_CHECKING:
@@ -231,25 +231,34 @@ class PlainS3Source(Source):
         return self._ordinary.read(path)
 
     def read_into(self, path: str, offset: int, buffer: memoryview) -> None:
-        count = None
-        if self._whole:
-            try:
-                count = self._reader.read_into(self._address(path), {}, offset, buffer)
-            except OSError as error:
-                if find_distrust(error):  # the ordinary source says what to do
-                    self._ordinary.read_into(path, offset, buffer)
-                    return
-                raise Interrupted(
-                    f"the connection to {self.uri}/{path} failed: {type(error).__name__}", "run the command again; it resumes"
-                ) from error
+        if not self._read(path, offset, buffer, None):
+            self._ordinary.read_into(path, offset, buffer)
+
+    def read_through(self, path: str, offset: int, buffer: memoryview, take: Take) -> None:
+        if not self._read(path, offset, buffer, take):
+            self._ordinary.read_through(path, offset, buffer, take)
+
+    def _read(self, path: str, offset: int, buffer: memoryview, take: Take | None) -> bool:
+        """Read a range directly; False, and nothing taken, where the ordinary source has to be asked."""
+        if not self._whole:
+            return False
+        try:
+            count = self._reader.read_into(self._address(path), {}, offset, buffer, take)
+        except OSError as error:
+            if find_distrust(error):  # the ordinary source says what to do
+                return False
+            raise Interrupted(
+                f"the connection to {self.uri}/{path} failed: {type(error).__name__}", "run the command again; it resumes"
+            ) from error
         if count is None:
             with self._lock:
                 self._signed.pop(path, None)
-            self._ordinary.read_into(path, offset, buffer)
-        elif count < len(buffer):
+            return False
+        if count < len(buffer):
             raise Interrupted(
                 f"{self.uri}/{path} ended before byte {offset + len(buffer)}", "run the command again; it resumes"
             )
+        return True
 
     def lend(self, paths: Collection[str]) -> Loan | None:
         return self._ordinary.lend(paths)
