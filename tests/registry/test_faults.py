@@ -26,8 +26,8 @@ from support.proxy import PASSING, Faults, run_proxy, sleep
 from support.servers import S3Server
 
 FAULTS = int(os.environ.get("LONGSHORE_FAULTS", "20"))
-SHARDS = 4 if FAULTS >= 1000 else 1
-"""Runs at once that share them: most of the time goes into waiting for what was lost."""
+SHARDS = 20 if FAULTS >= 1000 else 1
+"""Runs that share them, several at once: most of the time goes into waiting for what was lost."""
 LONGEST = 120.0
 """Seconds after which one push or pull would be called a hang."""
 
@@ -92,7 +92,7 @@ def test_no_fault_commits_a_wrong_byte(
             shutil.rmtree(tmp_path / str(number), ignore_errors=True)  # ten thousand faults leave tens of gigabytes
             shutil.rmtree(versitygw.folder / bucket.split("/")[2] / "r" / f"m{number}")
     assert faults.injected.total() >= faults.limit
-    assert set(faults.injected) == set(PASSING) or faults.limit < 250
+    assert set(faults.injected) == set(PASSING) or faults.limit < 400
     print(f"{faults.injected.total()} faults in {faults.requests} requests, {refused} refusals: {dict(faults.injected)}")
 
 
