@@ -2,6 +2,7 @@
 #
 #   docker build --target storage-initializer --tag longshore/storage-initializer:VERSION .
 #   docker build --target runtime --tag longshore/runtime:VERSION .
+#   docker build --target runtime-llamacpp --tag longshore/runtime-llamacpp:VERSION .
 #   docker build --target tools --tag longshore/tools:VERSION .
 #
 # All of them run as any user, without privileges, on a read-only root; what they write goes to /tmp.
@@ -52,6 +53,24 @@ RUN python3 -c 'import longshore_runtime.serve.__main__, longshore_runtime.pull.
 ARG ARCHITECTURES=""
 ENV LONGSHORE_VLLM_MODELS=/opt/longshore/vllm-models
 RUN python3 -m longshore_runtime.serve.engines.vllm_models "${LONGSHORE_VLLM_MODELS}" ${ARCHITECTURES}
+WORKDIR /tmp
+USER 1000
+ENTRYPOINT ["python3", "-m", "longshore_runtime.serve"]
+
+# ---- llama.cpp on the CPU, and the launcher that starts it. For GPUs, or another build: an image that has llama-server on its
+# PATH and Python 3.11, with the packages of this one but xllamacpp.
+FROM ${PYTHON_BASE} AS runtime-llamacpp-packages
+COPY requirements/runtime-llamacpp.txt /tmp/requirements.txt
+RUN python3 -m pip install --no-cache-dir --no-deps --require-hashes --only-binary=:all: \
+      --target=/opt/longshore --requirement=/tmp/requirements.txt
+COPY runtime/longshore_runtime /opt/longshore/longshore_runtime
+RUN python3 -m compileall -q /opt/longshore \
+ && PYTHONPATH=/opt/longshore python3 -c 'import longshore_runtime.serve.__main__, longshore_runtime.pull.weights' \
+ && PYTHONPATH=/opt/longshore python3 -m longshore_runtime.serve.engines.llamacpp_server --version
+
+FROM ${PYTHON_BASE} AS runtime-llamacpp
+COPY --from=runtime-llamacpp-packages /opt/longshore /opt/longshore
+ENV HOME=/tmp PYTHONPATH=/opt/longshore PYTHONUNBUFFERED=1
 WORKDIR /tmp
 USER 1000
 ENTRYPOINT ["python3", "-m", "longshore_runtime.serve"]

@@ -1,4 +1,4 @@
-"""How the number of a version's pods follows its load: KServe's HPA on CPU, or KEDA on vLLM's own queue."""
+"""How the number of a version's pods follows its load: KServe's HPA on CPU, or KEDA on the engine's own queue."""
 
 from __future__ import annotations
 
@@ -10,6 +10,9 @@ from longshore_runtime.errors import LongshoreError
 
 DEFAULT_TARGETS = {"cpu": 80, "queue": 4}
 """Percent of the CPU request; requests that wait, per pod."""
+
+WAITING = {"vllm": "vllm:num_requests_waiting", "llamacpp": "llamacpp:requests_deferred"}
+"""What engines call the number of requests that wait, in their metrics."""
 
 SETTLE_SECONDS = 300
 """How long a lower load must last before pods are taken away: a new one costs a cold start."""
@@ -59,7 +62,7 @@ def autoscaler_annotations(scaling: Scaling) -> dict[str, str]:
     return {"serving.kserve.io/autoscalerClass": kind}
 
 
-def predictor_fields(scaling: Scaling, name: str, namespace: str) -> Object:
+def predictor_fields(scaling: Scaling, name: str, namespace: str, engine: str = "vllm") -> Object:
     """The fields of the predictor, by the names that the SDK's typed model has for them."""
     fields: Object = {"min_replicas": scaling.least, "max_replicas": scaling.most}
     if scaling.least == scaling.most:
@@ -67,18 +70,16 @@ def predictor_fields(scaling: Scaling, name: str, namespace: str) -> Object:
     target = scaling.target or DEFAULT_TARGETS[scaling.signal]
     if scaling.signal == "cpu":
         return fields | {"scale_metric": "cpu", "scale_target": target}
-    return fields | {"auto_scaling": _queue_metric(scaling, target, name, namespace)}
+    return fields | {"auto_scaling": _queue_metric(scaling, target, name, namespace, WAITING[engine])}
 
 
-def _queue_metric(scaling: Scaling, target: int, name: str, namespace: str) -> Object:
+def _queue_metric(scaling: Scaling, target: int, name: str, namespace: str, metric: str) -> Object:
     """The metric, with a target per pod.
 
     KServe 0.20 hands KEDA the target's `value` and drops its type, and KEDA's default is AverageValue. So that type is
     what is asked for, with the number in both places: a KServe that keeps the type changes nothing.
     """
-    query = (
-        scaling.query or f'sum(vllm:num_requests_waiting{{namespace="{namespace}",pod=~"{name}-predictor-.*"}}) or vector(0)'
-    )
+    query = scaling.query or f'sum({metric}{{namespace="{namespace}",pod=~"{name}-predictor-.*"}}) or vector(0)'
     source = {"backend": "prometheus", "serverAddress": scaling.prometheus, "query": query}
     wanted = {"type": "AverageValue", "averageValue": str(target), "value": str(target)}
     return {

@@ -20,6 +20,7 @@ from longshore.fleet.yaml import Object
 from longshore.version import Version
 from longshore_runtime.errors import LongshoreError
 from longshore_runtime.pull.sources import SOURCES
+from longshore_runtime.serve.engines import choose_engine
 from longshore_runtime.serve.launcher import STOP_MARGIN
 
 try:
@@ -43,8 +44,19 @@ from longshore.fleet.attachments import (  # after kubernetes, whose absence is 
 
 NOTHING = Attachments()
 STORAGE_CONTAINER = "longshore"
-RUNTIME = f"longshore-vllm-{__version__.replace('.', '-')}"
-"""Named by version: KServe restarts every service whose runtime changes."""
+
+
+@dataclass(frozen=True)
+class Profile:
+    """What differs from engine to engine: the image that has it, and how KServe calls what it serves."""
+
+    image: str
+    model_format: str
+
+
+DEFAULT_ENGINE = "vllm"
+PROFILES = {DEFAULT_ENGINE: Profile("runtime", "huggingface"), "llamacpp": Profile("runtime-llamacpp", "gguf")}
+"""By the engine's name. vLLM's image computes on what it was built for: GPUs, or a CPU."""
 
 MODEL_FOLDER = "/mnt/models"
 """Where KServe mounts what the initializer has pulled."""
@@ -97,17 +109,23 @@ class Placement:
 def desired_objects(served: Composition, placement: Placement) -> list[Object]:
     """Everything that serves a version, with its base or its adapters, in the order in which it is applied."""
     return [
-        serving_runtime(placement.images),
+        serving_runtime(placement.images, choose_engine(served.serving, served.manifest.model)),
         storage_container(placement.images, attachments=placement.attachments),
         inference_service(served, placement),
     ]
 
 
-def serving_runtime(images: str) -> Object:
-    """The ClusterServingRuntime: our launcher with vLLM, any UID, read-only root, no privileges."""
+def runtime_name(engine: str) -> str:
+    """The name of an engine's ClusterServingRuntime, with our version: KServe restarts every service whose runtime changes."""
+    return f"longshore-{engine}-{__version__.replace('.', '-')}"
+
+
+def serving_runtime(images: str, engine: str = DEFAULT_ENGINE) -> Object:
+    """The ClusterServingRuntime: our launcher with an engine, any UID, read-only root, no privileges."""
+    profile = _profile(engine)
     container = k8s.V1Container(
         name="kserve-container",
-        image=f"{images}/runtime:{__version__}",
+        image=f"{images}/{profile.image}:{__version__}",
         command=["python3", "-m", "longshore_runtime.serve"],
         args=_launcher_options(),
         ports=[k8s.V1ContainerPort(name="http1", container_port=PORT, protocol="TCP")],
@@ -124,7 +142,9 @@ def serving_runtime(images: str) -> Object:
         ],
     )
     spec = kserve.V1alpha1ServingRuntimeSpec(
-        supported_model_formats=[kserve.V1alpha1SupportedModelFormat(name="huggingface", version="1", auto_select=False)],
+        supported_model_formats=[
+            kserve.V1alpha1SupportedModelFormat(name=profile.model_format, version="1", auto_select=False)
+        ],
         protocol_versions=["v1", "v2"],
         annotations={"prometheus.io/scrape": "true", "prometheus.io/port": str(PORT), "prometheus.io/path": "/metrics"},
         containers=[container],
@@ -138,7 +158,7 @@ def serving_runtime(images: str) -> Object:
         kserve.V1alpha1ClusterServingRuntime(
             api_version="serving.kserve.io/v1alpha1",
             kind="ClusterServingRuntime",
-            metadata=k8s.V1ObjectMeta(name=RUNTIME, labels=_own_labels()),
+            metadata=k8s.V1ObjectMeta(name=runtime_name(engine), labels=_own_labels()),
             spec=spec,
         )
     )
@@ -191,16 +211,10 @@ def inference_service(served: Composition, placement: Placement) -> Object:
     places = [f"{MODEL_FOLDER}/{part.place}".rstrip("/") for part in served.parts]
     folders = dict(zip(served.versions, places, strict=True))
     name = service_name(version.model, version.version, placement.namespace)
+    engine = choose_engine(served.serving, served.manifest.model)
     volumes, mounts = _shared_memory(placement.gpus)
-    args = [f"--served-model-name={served.base.model}"]
-    args += [f"--draft={folders[served.draft]}"] if served.draft else []
-    args += [f"--adapter={part.model}={folders[part]}" for part in served.adapters]
-    if placement.arguments is not None:
-        args += placement.arguments
-    elif placement.gpus > 1:
-        args.append(f"--tensor-parallel-size={placement.gpus}")
     predictor = kserve.V1beta1PredictorSpec(
-        **predictor_fields(placement.scaling, name, placement.namespace),
+        **predictor_fields(placement.scaling, name, placement.namespace, engine),
         service_account_name=placement.service_account,
         storage_container_name=STORAGE_CONTAINER + placement.attachments.suffix,
         storage_uris=_storage_uris(folders) if len(folders) > 1 else None,
@@ -209,10 +223,10 @@ def inference_service(served: Composition, placement: Placement) -> Object:
         automount_service_account_token=False,
         termination_grace_period_seconds=STOP_SECONDS,
         model=kserve.V1beta1ModelSpec(
-            model_format=kserve.V1beta1ModelFormat(name="huggingface"),
-            runtime=RUNTIME,
+            model_format=kserve.V1beta1ModelFormat(name=_profile(engine).model_format),
+            runtime=runtime_name(engine),
             storage_uri=None if len(folders) > 1 else version.uri,
-            args=args,
+            args=_arguments(served, placement, engine, folders),
             volume_mounts=[*(engine_mounts(placement.attachments) or []), *mounts] or None,
             resources=_resources(served.manifest.model.weight_bytes + served.draft_bytes, placement.gpus),
         ),
@@ -227,6 +241,24 @@ def inference_service(served: Composition, placement: Placement) -> Object:
             spec=kserve.V1beta1InferenceServiceSpec(predictor=predictor),
         )
     )
+
+
+def _arguments(served: Composition, placement: Placement, engine: str, folders: Mapping[Version, str]) -> list[str]:
+    """What the launcher is told of this version; how it goes onto GPUs only where that is the engine's to be told."""
+    args = [f"--served-model-name={served.base.model}"]
+    args += [f"--draft={folders[served.draft]}"] if served.draft else []
+    args += [f"--adapter={part.model}={folders[part]}" for part in served.adapters]
+    if engine == DEFAULT_ENGINE and placement.arguments is not None:
+        args += placement.arguments
+    elif engine == DEFAULT_ENGINE and placement.gpus > 1:
+        args.append(f"--tensor-parallel-size={placement.gpus}")
+    return args
+
+
+def _profile(engine: str) -> Profile:
+    if engine not in PROFILES:
+        raise LongshoreError(f"there is no runtime with the engine {engine!r}", f"use one of {', '.join(PROFILES)}")
+    return PROFILES[engine]
 
 
 def _labels(version: Version) -> dict[str, str]:

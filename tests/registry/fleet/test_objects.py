@@ -8,14 +8,26 @@ from typing import Any
 import pytest
 import yaml
 
+from longshore._version import __version__
 from longshore.adapters import Composition
-from longshore.fleet.objects import PORT, Placement, desired_objects, download_container, storage_container
+from longshore.fleet.autoscaling import WAITING, Scaling
+from longshore.fleet.objects import (
+    PORT,
+    PROFILES,
+    Placement,
+    desired_objects,
+    download_container,
+    serving_runtime,
+    storage_container,
+)
 from longshore.fleet.yaml import dump_yaml
 from longshore.version import Version
+from longshore_runtime.errors import LongshoreError
 from longshore_runtime.manifest import Manifest, ModelFacts
 from longshore_runtime.pull.mode import MODE, READONLY
 from longshore_runtime.pull.sources import SOURCES
 from longshore_runtime.serve.__main__ import build_parser
+from longshore_runtime.serve.engines import ENGINES
 from longshore_runtime.serve.health import JUDGES
 from longshore_runtime.serve.launcher import STOP_MARGIN
 
@@ -161,9 +173,39 @@ def test_containers_have_no_privileges() -> None:
         assert context["capabilities"] == {"drop": ["ALL"]}
 
 
+def test_a_gguf_is_served_by_llamacpp_in_an_image_of_its_own() -> None:
+    version = Version("m", "1", DIGEST, f"s3://models/m/trees/{DIGEST}", "2026-11-21T10:00:00.000000Z", "ana")
+    manifest = Manifest(files=(), model=ModelFacts(weight_bytes=10**9, quantization="gguf"))
+    scaling = Scaling(least=1, most=3, prometheus="http://prometheus:9090")
+    found = Composition(version, version, manifest, (), manifest.serving)
+    runtime, _, service = desired_objects(found, Placement(gpus=2, scaling=scaling))
+    name = f"longshore-llamacpp-{__version__.replace('.', '-')}"
+    assert runtime["metadata"]["name"] == name
+    assert runtime["spec"]["containers"][0]["image"] == f"longshore/runtime-llamacpp:{__version__}"
+    predictor = service["spec"]["predictor"]
+    assert (predictor["model"]["runtime"], predictor["model"]["modelFormat"]["name"]) == (name, "gguf")
+    assert predictor["model"]["args"] == ["--served-model-name=m"], "how it goes onto GPUs is llama.cpp's to say"
+    assert "sum(llamacpp:requests_deferred{" in str(predictor["autoScaling"])
+
+
+def test_an_engine_without_a_runtime_is_refused() -> None:
+    with pytest.raises(LongshoreError, match="there is no runtime with the engine 'abacus'; use one of vllm, llamacpp"):
+        serving_runtime("longshore", "abacus")
+
+
+def test_every_engine_has_a_runtime_and_a_metric_to_scale_by() -> None:
+    assert PROFILES.keys() == ENGINES.keys() == WAITING.keys()
+    dockerfile = (ROOT / "Dockerfile").read_text()
+    for profile in PROFILES.values():
+        assert f" AS {profile.image}\n" in dockerfile
+
+
 def test_the_manifests_folder_holds_what_is_rendered() -> None:
-    runtime, container, _ = render()
-    assert (ROOT / "manifests/runtimes/vllm.yaml").read_text() == dump_yaml([runtime])
+    _, container, _ = render()
+    for engine in PROFILES:
+        assert (ROOT / f"manifests/runtimes/{engine}.yaml").read_text() == dump_yaml([serving_runtime("longshore", engine)])
+    listed = yaml.safe_load((ROOT / "manifests/runtimes/kustomization.yaml").read_text())["resources"]
+    assert sorted(listed) == sorted(f"{engine}.yaml" for engine in PROFILES)
     assert (ROOT / "manifests/storage/container.yaml").read_text() == dump_yaml([container])
     assert (ROOT / "manifests/storage/download.yaml").read_text() == dump_yaml([download_container("longshore")])
     for folder in ("manifests", "manifests/runtimes", "manifests/storage"):
