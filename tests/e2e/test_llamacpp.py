@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -20,6 +21,7 @@ import pytest
 from openai import AuthenticationError, OpenAI
 
 from support.command import CommandLine
+from support.gguf_models import write_lora
 from support.servers import free_port
 from support.streams import Heard, ask, ask_many
 
@@ -184,6 +186,23 @@ def test_a_key_is_asked_for_and_the_launcher_has_it(smollm2_gguf: Path, tmp_path
         assert OpenAI(base_url=base, api_key=KEY, timeout=120, max_retries=0).completions.create(**asked).choices
         assert asyncio.run(ask(pod.port, "/metrics", None)).status == 200, "which a Prometheus reads without a key"
         assert KEY not in pod._log.read_text()
+
+
+def test_an_adapter_that_was_pushed_with_the_model_is_served(smollm2_gguf: Path, tmp_path: Path) -> None:
+    """Applied to all requests, and left out of one that says so."""
+    (folder := tmp_path / "model").mkdir()
+    base = next(smollm2_gguf.glob("*.gguf"))
+    shutil.copyfile(base, folder / base.name)
+    write_lora(folder / "adapter.gguf", base)
+    arguments = ("--lora=adapter.gguf", "--ctx-size=4096", "--parallel=1", "--temp=0")
+    with running(folder, tmp_path / "log", *arguments) as pod:
+        pod.until(pod.is_("/readyz"), 600)
+        asked = {"model": "m", "messages": [{"role": "user", "content": QUESTION}], "max_tokens": 16}
+        without = asyncio.run(ask(pod.port, "/v1/chat/completions", asked | {"lora": [{"id": 0, "scale": 0.0}]}))
+        with_it = asyncio.run(ask(pod.port, "/v1/chat/completions", asked))
+    assert (without.status, with_it.status) == (200, 200)
+    assert b"Paris" in without.body
+    assert b"Paris" not in with_it.body
 
 
 def test_an_engine_that_ended_says_why(smollm2_gguf: Path, tmp_path: Path) -> None:

@@ -24,3 +24,25 @@ def find_smollm2_gguf() -> Path:
                 shutil.copyfile(gguf, folder / example.GGUF)
                 folder.rename(target)
     return target
+
+
+def write_lora(path: Path, base: Path, *, rank: int = 4, seed: int = 1) -> Path:
+    """A LoRA adapter for a GGUF of Llama's architecture, with enough in it to change every answer."""
+    import gguf as reference
+    import numpy as np
+
+    numbers = np.random.default_rng(seed)
+    writer = reference.GGUFWriter(path, "llama")
+    writer.add_string("general.type", "adapter")
+    writer.add_string("adapter.type", "lora")
+    writer.add_float32("adapter.lora.alpha", 2.0 * rank)
+    for tensor in reference.GGUFReader(base).tensors:
+        if tensor.name.endswith(("attn_q.weight", "attn_output.weight")):
+            inputs, outputs = (int(size) for size in tensor.shape)
+            writer.add_tensor(f"{tensor.name}.lora_a", numbers.normal(0, 1, (rank, inputs)).astype(np.float32))
+            writer.add_tensor(f"{tensor.name}.lora_b", numbers.normal(0, 1, (outputs, rank)).astype(np.float32))
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    return path

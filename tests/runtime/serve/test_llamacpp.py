@@ -9,7 +9,7 @@ from longshore_runtime.manifest import ModelFacts, Serving
 from longshore_runtime.serve.engines import choose_engine
 from longshore_runtime.serve.engines.llamacpp import SLOTS, LlamaCpp, cache_per_token, divide_memory
 from longshore_runtime.serve.engines.llamacpp_causes import diagnose
-from longshore_runtime.serve.engines.llamacpp_files import choose_files
+from longshore_runtime.serve.engines.llamacpp_files import choose_files, find_files
 from longshore_runtime.serve.engines.llamacpp_server import parse
 from longshore_runtime.serve.engines.port import Adapter, Figures, Task
 from longshore_runtime.serve.fit.catalogue import GPU
@@ -137,6 +137,15 @@ def test_files_of_one_model_are_found_by_what_is_in_them() -> None:
     ):
         with pytest.raises(InvalidModel, match=why):
             choose_files(kinds)
+
+
+def test_links_of_the_nodes_cache_are_followed(tmp_path: Path) -> None:
+    cached = write_gguf(tmp_path / "cached")
+    (folder := tmp_path / "models").mkdir()
+    (folder / "m.gguf").symlink_to(cached)
+    (folder / ".longshore/partial").mkdir(parents=True)
+    (folder / ".longshore/partial/n.gguf").touch()
+    assert find_files(folder) == (folder / "m.gguf", None)
 
 
 def test_the_format_chooses_the_engine() -> None:

@@ -6,7 +6,7 @@ import re
 from collections.abc import Collection, Mapping
 from pathlib import Path
 
-from longshore_runtime import tree
+from longshore_runtime import paths
 from longshore_runtime.blobs import LocalBlob
 from longshore_runtime.errors import InvalidModel
 from longshore_runtime.serve.gguf import MODEL, read_gguf
@@ -17,8 +17,12 @@ _SHARD = re.compile(r"(?P<stem>.*)-(?P<number>\d{5})-of-(?P<count>\d{5})\.gguf")
 
 
 def find_files(folder: Path) -> tuple[Path, Path | None]:
-    """The model's file and the projector's in a folder. Raises InvalidModel unless there is one model."""
-    locations = {file.path: file.location for file in tree.scan(folder) if file.path.endswith(SUFFIX)}
+    """The model's file and the projector's in a folder. Raises InvalidModel unless there is one model.
+
+    Links are followed: the node's cache is full of them, and whoever pulled has judged them.
+    """
+    found = {place.relative_to(folder).as_posix(): place for place in folder.rglob(f"*{SUFFIX}") if place.is_file()}
+    locations = {path: place for path, place in found.items() if not path.startswith(f"{paths.METADATA}/")}
     lone = len([path for path in locations if not _is_later_shard(path)]) == 1
     kinds = {path: MODEL if lone else _read_kind(place, path) for path, place in locations.items()}
     model, projector = choose_files(kinds)
@@ -53,10 +57,10 @@ def _is_later_shard(path: str) -> bool:
     return shard is not None and int(shard["number"]) > 1
 
 
-def _find_lacking(first: str, paths: Collection[str]) -> str | None:
+def _find_lacking(first: str, present: Collection[str]) -> str | None:
     """The first shard that is not there; llama.cpp finds the others by the name of the first."""
     shard = _SHARD.fullmatch(first)
     if shard is None:
         return None
     names = (f"{shard['stem']}-{number:05}-of-{shard['count']}{SUFFIX}" for number in range(1, int(shard["count"]) + 1))
-    return next((name for name in names if name not in paths), None)
+    return next((name for name in names if name not in present), None)
