@@ -136,7 +136,7 @@ def a_hanging_engine_is_not_alive(pod: Pod) -> None:
         await asyncio.to_thread(pod.until, lambda: pod.probe("/state")[1]["running"] == 3)
         os.kill(engine, signal.SIGSTOP)
         try:
-            await asyncio.to_thread(pod.until, pod.is_("/livez", 503), 20 * STALL_GRACE)
+            await asyncio.to_thread(pod.until, pod.is_("/livez", 503), 10 * STALL_GRACE)
             assert "has made no progress for" in pod.probe("/livez")[1]["reason"]
             assert pod.probe("/readyz")[0] == 503
         finally:

@@ -30,6 +30,8 @@ class Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
 
     def do_GET(self):
+        if "hang" in self.path:
+            time.sleep(300)
         self.whole(200, {"path": self.path, "key": self.headers["Authorization"], "token": self.headers["X-Longshore-Token"]})
 
     def do_POST(self):
@@ -99,8 +101,8 @@ class Relayed:
         found = subprocess.run(["pgrep", "-P", str(self.process.pid)], capture_output=True, text=True, check=True)
         return int(found.stdout)
 
-    def get(self, path: str, headers: dict[str, str] | None = None) -> tuple[int, dict[str, object]]:
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=30)
+    def get(self, path: str, headers: dict[str, str] | None = None, timeout: float = 30) -> tuple[int, dict[str, object]]:
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=timeout)
         try:
             connection.request("GET", path, headers=headers or {})
             answer = connection.getresponse()
@@ -167,6 +169,13 @@ def test_the_key_goes_with_what_is_the_launchers_or_nobodys(relay: Relayed) -> N
     assert relay.get("/slots?x=1", token)[1] == {"path": "/slots?x=1", "key": "Bearer first", "token": None}
     assert relay.get("/v1/models")[1]["key"] is None
     assert relay.get("/v1/models", {"Authorization": "Bearer own"})[1]["key"] == "Bearer own"
+
+
+def test_the_launchers_look_does_not_wait_for_an_engine_that_hangs(relay: Relayed) -> None:
+    token = {TOKEN_HEADER.decode(): relay.page.token.decode()}
+    assert relay.get("/health?hang", token)[0] == 503
+    with pytest.raises(TimeoutError):
+        relay.get("/metrics?hang", timeout=3)  # somebody else decides for himself
 
 
 def test_requests_are_counted_and_refused_when_the_gate_is_closed(relay: Relayed) -> None:

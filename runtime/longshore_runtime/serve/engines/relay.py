@@ -33,6 +33,9 @@ UNAVAILABLE = "ServiceUnavailableError"
 KEY_OPTIONS, KEY_FILE_OPTIONS = ("--api-key",), ("--api-key-file",)
 KEY_VARIABLE = "LLAMA_API_KEY"
 
+LOOK_SECONDS = 1.0
+"""As much as passes between two looks (`watch.INTERVAL`): so a hanging engine is noticed within its grace."""
+
 STOP_SECONDS = 10.0
 """What the engine gets to leave by itself; by then nobody is being served."""
 
@@ -63,10 +66,20 @@ class Relay:
             return
         exchange = _Exchange(reader, writer, receive, send)
         try:
-            if not await exchange.run(self._head(scope)):
+            async with asyncio.timeout(self._patience(scope)):
+                answered = await exchange.run(self._head(scope))
+            if not answered:
                 await refuse(scope, send, 502, UNAVAILABLE, "the engine ended the connection without an answer")
+        except TimeoutError:
+            if not exchange.begun:
+                await refuse(scope, send, 503, UNAVAILABLE, "the engine does not answer")
         finally:
             writer.transport.abort()  # an engine that still writes sees at once that nobody reads
+
+    def _patience(self, scope: Scope) -> float | None:
+        """Seconds for the launcher's looks at the engine: one that hangs is not to keep it from looking again."""
+        looks = any(name == TOKEN_HEADER for name, _ in scope["headers"]) and self._doors.uncounted.fullmatch(scope["path"])
+        return LOOK_SECONDS if looks else None
 
     def _head(self, scope: Scope) -> h11.Request:
         query = scope.get("query_string", b"")
@@ -89,7 +102,7 @@ class _Exchange:
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, receive: Receive, send: Send) -> None:
         self._reader, self._writer, self._receive, self._send = reader, writer, receive, send
         self._talk = h11.Connection(h11.CLIENT, max_incomplete_event_size=_MAX_HEAD)
-        self._begun = False
+        self.begun = False
 
     async def run(self, head: h11.Request) -> bool:
         """All of it; whether there was an answer. One that breaks off is not ended for the client as if it were whole."""
@@ -98,7 +111,7 @@ class _Exchange:
         try:
             await self._hand_down()
         except (OSError, h11.RemoteProtocolError):
-            return self._begun
+            return self.begun
         finally:
             upward.cancel()
             with suppress(asyncio.CancelledError, OSError, h11.LocalProtocolError):
@@ -125,7 +138,7 @@ class _Exchange:
             if event is h11.NEED_DATA:
                 self._talk.receive_data(await self._reader.read(_PIECE))
             elif isinstance(event, h11.Response):
-                self._begun = True
+                self.begun = True
                 headers = [(name, value) for name, value in event.headers if name not in _HOPS]
                 await self._send({"type": "http.response.start", "status": event.status_code, "headers": headers})
             elif isinstance(event, h11.Data):
