@@ -11,6 +11,7 @@
 #   make bench-coldstart  from apply to the first token on a real node, KServe's own way and ours
 #   make bench-pull  a model out of a bucket or a hub: KServe's own initializer, the usual clients, ours
 #   make bench-push  a model into a bucket: s5cmd, rclone, boto3, ours; a small change; an import from a hub
+#   make bench-list  ten thousand versions in a bucket, listed
 #   make bench-serve  tokens per second behind our launcher, and of plain vLLM
 #   make lock     resolve the pins in requirements/ anew
 #   make models   write down anew which models the pinned engines serve
@@ -28,7 +29,7 @@ READY := .venv/.ready-$(ENGINE)
 export PATH := $(CURDIR)/.venv/bin:$(CURDIR)/.tools/bin:$(PATH)
 unexport PYTHONPATH VIRTUAL_ENV
 
-.PHONY: help setup demo check test test-light test-faults test-reliability cluster cluster-down bench-coldstart bench-pull bench-push bench-serve lock models clean
+.PHONY: help setup demo check test test-light test-faults test-reliability cluster cluster-down bench-coldstart bench-pull bench-push bench-list bench-serve lock models clean
 
 help:
 	@sed -n 's/^#  *make/  make/p' Makefile
@@ -97,6 +98,9 @@ bench-pull: setup
 
 bench-push: setup
 	@PYTHONPATH=.:tests python -m benchmarks.push --runs $(RUNS) $(if $(SIZE),--size $(SIZE))
+
+bench-list: setup
+	@PYTHONPATH=.:tests python -m benchmarks.listing --runs $(RUNS) $(if $(VERSIONS),--versions $(VERSIONS))
 
 bench-serve: setup
 	@PYTHONPATH=.:tests python -m benchmarks.serve --runs $(RUNS)
