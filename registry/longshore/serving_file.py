@@ -116,6 +116,9 @@ def _explain(path: Path, error: ValidationError) -> LongshoreError:
         close = get_close_matches(place[-1], known, n=1)
         advice = f"did you mean {close[0]}?" if close else f"there are: {', '.join(known)}"
         return LongshoreError(f"{path} has a field {field}, which means nothing", advice)
+    if flaw["type"] in ("model_type", "model_attributes_type"):
+        parts = ", ".join(_PARTS.get(".".join(place), ServingFile).model_fields)
+        return LongshoreError(f"{path} is not a serving file: {field} should have fields of its own", f"there are: {parts}")
     return LongshoreError(
         f"{path} is not a serving file: {field}: {flaw['msg']}", f"its fields are {', '.join(_PARTS[''].model_fields)}"
     )

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from support.command import CommandLine
-from support.models import make_model
+from support.models import make_model, write_gguf
 
 
 @pytest.fixture
@@ -81,6 +81,13 @@ def test_a_version_is_copied_to_another_registry(pushed: CommandLine, tmp_path: 
     assert done.out.splitlines()[1] == "m@prod -> 1"
     assert pushed("verify", "m@prod", "--registry", target).code == 0
     assert "is there already" in pushed("copy", "m:1", "--to", target).out
+
+
+def test_the_engine_that_is_shown_is_the_one_that_would_be_started(pushed: CommandLine, tmp_path: Path) -> None:
+    assert "  engine   vllm\n" in pushed("show", "m:1").out
+    (tmp_path / "gguf").mkdir()
+    assert pushed("push", write_gguf(tmp_path / "gguf/m.gguf").parent, "g:1").code == 0
+    assert "  engine   llamacpp\n" in pushed("show", "g:1").out
 
 
 def test_a_listing_shows_the_newest_and_says_so(pushed: CommandLine, tmp_path: Path) -> None:

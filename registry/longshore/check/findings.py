@@ -64,7 +64,7 @@ CODES: dict[str, Code] = {
     "weights-missing": Code("error", "there are no weights that an engine reads", "add the model's .safetensors files"),
     "weights-damaged": Code("error", "a weights file is cut short or no such file", "download or copy the file again"),
     "gguf-choice": Code(
-        "error", "not one model in the GGUF files, or not all of its shards", "keep the one that is to be served, whole"
+        "error", "not one whole model in GGUF files", "keep the one that is to be served, whole, or name another engine"
     ),
     "weights-unread": Code("warning", "weights that the engine does not read", "remove them; they only cost space and time"),
     "index-invalid": Code("error", "the index of the shards cannot be used", "download or copy the index again"),

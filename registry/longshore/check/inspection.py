@@ -30,7 +30,7 @@ from longshore_runtime.errors import NotFound, Refused
 from longshore_runtime.manifest import ModelFacts, Serving
 from longshore_runtime.progress import Progress, Silent
 from longshore_runtime.pull.sources.port import Source
-from longshore_runtime.serve.engines import GGUF, choose_engine, open_engine
+from longshore_runtime.serve.engines import GGUF, GGUF_ENGINE, choose_engine, open_engine
 from longshore_runtime.serve.engines.support import Support
 from longshore_runtime.serve.facts import ADAPTER_CONFIG, CONFIG
 
@@ -60,6 +60,9 @@ def check(
         found += check_gguf(headers, support)
         model = find_model(headers)
         return _report(contents, found, support, str(model[1].values.get("general.architecture")) if model else None)
+    if engine.name == GGUF_ENGINE:
+        found.append(Finding("gguf-choice", None, "llama.cpp serves GGUF files, and there are none"))
+        return _report(contents, found, support, read_architecture(contents))
     return _report(contents, [*found, *_check_model(contents, serving, support, base)], support, read_architecture(contents))
 
 

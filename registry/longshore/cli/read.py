@@ -12,6 +12,7 @@ from longshore.registry import Registry
 from longshore.version import Version
 from longshore_runtime.manifest import Manifest, ModelFacts
 from longshore_runtime.progress import format_size
+from longshore_runtime.serve.engines import choose_engine
 
 
 @click.command("list")
@@ -115,7 +116,7 @@ def _print_version(version: Version, manifest: Manifest, aliases: list[str]) -> 
         ("context", f"{facts.context_length} tokens" if facts.context_length else None),
         ("shape", shape if facts.layers and facts.head_dim else None),
         ("chat", "has a chat template" if facts.chat_template else "no chat template"),
-        ("engine", " ".join((manifest.serving.engine, *manifest.serving.arguments))),
+        ("engine", " ".join((choose_engine(manifest.serving, facts), *manifest.serving.arguments))),
     ]
     click.echo(version.reference)
     for name, value in lines:

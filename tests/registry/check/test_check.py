@@ -329,6 +329,11 @@ def test_a_gguf_needs_nothing_beside_it(tmp_path: Path) -> None:
     assert report.engine.startswith("llama.cpp ")
 
 
+def test_llama_cpp_is_not_asked_for_what_is_no_gguf(model: Path) -> None:
+    (finding,) = check(open_source(model.as_uri()), Serving(engine="llamacpp")).findings
+    assert (finding.code, finding.detail) == ("gguf-choice", "llama.cpp serves GGUF files, and there are none")
+
+
 @pytest.mark.parametrize(("kind", "code", "text"), CASES, ids=[case[0] for case in CASES])
 def test_what_is_wrong_is_found(model: Path, kind: str, code: str, text: str) -> None:
     spoil(kind, model)

@@ -17,13 +17,16 @@ ENGINES = {
 GGUF = "gguf"
 """How the facts call the quantization of a model whose weights are GGUF files."""
 
+GGUF_ENGINE = "llamacpp"
+"""The engine for them, which reads nothing else."""
+
 
 def choose_engine(serving: Serving, facts: ModelFacts) -> str:
     """The name of the engine for a model: what the version wishes, and for GGUF files the one that reads them.
 
     `vllm` is what a version says that wishes nothing; it does not read GGUF files by itself.
     """
-    return "llamacpp" if facts.quantization == GGUF and serving.engine == Serving().engine else serving.engine
+    return GGUF_ENGINE if facts.quantization == GGUF and serving.engine == Serving().engine else serving.engine
 
 
 def open_engine(name: str) -> Engine:
