@@ -3,12 +3,16 @@
 #   docker build --target storage-initializer --tag longshore/storage-initializer:VERSION .
 #   docker build --target runtime --tag longshore/runtime:VERSION .
 #   docker build --target runtime-llamacpp --tag longshore/runtime-llamacpp:VERSION .
+#   docker build --target runtime-sglang --tag longshore/runtime-sglang:VERSION .
 #   docker build --target tools --tag longshore/tools:VERSION .
 #
 # All of them run as any user, without privileges, on a read-only root; what they write goes to /tmp.
 
 ARG PYTHON_BASE=docker.io/library/python:3.13.14-slim-bookworm@sha256:67a1e1f215ccda113cfc024e8639049257e88f273898f595b61476d128d387e8
 ARG RUNTIME_BASE=docker.io/vllm/vllm-openai:v0.30.0@sha256:8a69ffad015f138d7170c4ddc429e230a3bc1c1719f67e14324749df200a4b90
+# What sgl-project publishes for the version that the adapter was made for. It could not be pulled where this was written: look up
+# its digest and pin it, --build-arg SGLANG_BASE=docker.io/lmsysorg/sglang:v0.5.23@sha256:…
+ARG SGLANG_BASE=docker.io/lmsysorg/sglang:v0.5.23
 
 # ---- what the slim images need from the package index; pip stays here
 FROM ${PYTHON_BASE} AS initializer-packages
@@ -71,6 +75,21 @@ RUN python3 -m compileall -q /opt/longshore \
 FROM ${PYTHON_BASE} AS runtime-llamacpp
 COPY --from=runtime-llamacpp-packages /opt/longshore /opt/longshore
 ENV HOME=/tmp PYTHONPATH=/opt/longshore PYTHONUNBUFFERED=1
+WORKDIR /tmp
+USER 1000
+ENTRYPOINT ["python3", "-m", "longshore_runtime.serve"]
+
+# ---- SGLang, and the launcher that starts it. Its image brings what the launcher imports but blake3, and the import says so here
+# if something else is missing. This target was not built where it was written, since its base could not be had there.
+FROM ${SGLANG_BASE} AS runtime-sglang
+USER 0
+ENV HOME=/tmp PYTHONPATH=/opt/longshore PYTHONUNBUFFERED=1
+COPY requirements/runtime-sglang.txt /tmp/requirements.txt
+RUN python3 -m pip install --no-cache-dir --no-deps --require-hashes --only-binary=:all: \
+      --target=/opt/longshore --requirement=/tmp/requirements.txt
+COPY runtime/longshore_runtime /opt/longshore/longshore_runtime
+RUN python3 -c 'import longshore_runtime.serve.__main__, longshore_runtime.pull.weights, longshore_runtime.serve.engines.relay' \
+ && python3 -m compileall -q /opt/longshore
 WORKDIR /tmp
 USER 1000
 ENTRYPOINT ["python3", "-m", "longshore_runtime.serve"]

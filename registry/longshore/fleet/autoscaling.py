@@ -11,7 +11,11 @@ from longshore_runtime.errors import LongshoreError
 DEFAULT_TARGETS = {"cpu": 80, "queue": 4}
 """Percent of the CPU request; requests that wait, per pod."""
 
-WAITING = {"vllm": "vllm:num_requests_waiting", "llamacpp": "llamacpp:requests_deferred"}
+WAITING = {
+    "vllm": "vllm:num_requests_waiting",
+    "llamacpp": "llamacpp:requests_deferred",
+    "sglang": "sglang:num_queue_reqs",
+}
 """What engines call the number of requests that wait, in their metrics."""
 
 SETTLE_SECONDS = 300

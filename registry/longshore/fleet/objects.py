@@ -55,7 +55,11 @@ class Profile:
 
 
 DEFAULT_ENGINE = "vllm"
-PROFILES = {DEFAULT_ENGINE: Profile("runtime", "huggingface"), "llamacpp": Profile("runtime-llamacpp", "gguf")}
+PROFILES = {
+    DEFAULT_ENGINE: Profile("runtime", "huggingface"),
+    "llamacpp": Profile("runtime-llamacpp", "gguf"),
+    "sglang": Profile("runtime-sglang", "huggingface"),
+}
 """By the engine's name. vLLM's image computes on what it was built for: GPUs, or a CPU."""
 
 MODEL_FOLDER = "/mnt/models"

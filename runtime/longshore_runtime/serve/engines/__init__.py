@@ -12,6 +12,7 @@ from longshore_runtime.serve.engines.port import Engine
 ENGINES = {
     "vllm": "longshore_runtime.serve.engines.vllm:VLLM",
     "llamacpp": "longshore_runtime.serve.engines.llamacpp:LlamaCpp",
+    "sglang": "longshore_runtime.serve.engines.sglang:SGLang",
 }
 
 GGUF = "gguf"

@@ -24,5 +24,17 @@ ENGINE_DOORS = {
         uncounted=re.compile(r"/((v1/)?health|metrics)/?"),
         idle=re.compile(r"/(tokenize|detokenize|apply-template)|.*/(input_tokens|count_tokens)|/(v1/)?models/?"),
     ),
+    # entrypoints/http_server.py of SGLang 0.5.23. Hidden: what changes or stops the engine for everybody (weights, adapters,
+    # caches, profiles, pauses, aborts), what tells of its configuration and load, and the answers that it keeps of others.
+    "sglang": Doors(
+        public=re.compile(
+            r"/v1/(models|completions|chat/completions|responses|messages|embeddings|classify|score|rerank|tokenize|detokenize)"
+            r"|/v1/models/[\w.:/-]+|/v1/audio/transcriptions|/v1/messages/count_tokens"
+            r"|/(health|metrics|ping|generate|encode|classify|tokenize|detokenize)"
+        ),
+        private=_NOTHING,
+        uncounted=re.compile(r"/(health|metrics|ping)"),
+        idle=re.compile(r"(/v1)?/(de)?tokenize|/v1/messages/count_tokens|/v1/models(/.*)?"),
+    ),
 }
 """By the engine's name."""

@@ -229,10 +229,10 @@ def diagnose(output: Sequence[str]) -> EngineFailed:
         if found := re.search(cause.pattern, text):
             words = {name: " ".join((value or "").split())[:_KEPT] for name, value in found.groupdict().items()}
             return EngineFailed(f"vLLM refused the model: {cause.sentence.format(**words)}", cause.hint, cause.name)
-    return EngineFailed(f"vLLM ended: {_first_error(lines)}", "see its output above, or run again with --verbose", "unknown")
+    return EngineFailed(f"vLLM ended: {first_error(lines)}", "see its output above, or run again with --verbose", "unknown")
 
 
-def _first_error(lines: Sequence[str]) -> str:
+def first_error(lines: Sequence[str]) -> str:
     """The message of the first exception: what follows it is how others failed because of it."""
     for index, line in enumerate(lines):
         if (found := _ERROR.search(line)) and "initialization failed" not in line:
