@@ -4,6 +4,7 @@
 #   docker build --target runtime --tag longshore/runtime:VERSION .
 #   docker build --target runtime-llamacpp --tag longshore/runtime-llamacpp:VERSION .
 #   docker build --target runtime-sglang --tag longshore/runtime-sglang:VERSION .
+#   docker build --target runtime-tgi --tag longshore/runtime-tgi:VERSION .
 #   docker build --target tools --tag longshore/tools:VERSION .
 #
 # All of them run as any user, without privileges, on a read-only root; what they write goes to /tmp.
@@ -13,6 +14,8 @@ ARG RUNTIME_BASE=docker.io/vllm/vllm-openai:v0.30.0@sha256:8a69ffad015f138d7170c
 # What sgl-project publishes for the version that the adapter was made for. It could not be pulled where this was written: look up
 # its digest and pin it, --build-arg SGLANG_BASE=docker.io/lmsysorg/sglang:v0.5.23@sha256:…
 ARG SGLANG_BASE=docker.io/lmsysorg/sglang:v0.5.23
+# The same goes for the one of text-generation-inference.
+ARG TGI_BASE=ghcr.io/huggingface/text-generation-inference:3.3.5
 
 # ---- what the slim images need from the package index; pip stays here
 FROM ${PYTHON_BASE} AS initializer-packages
@@ -89,6 +92,27 @@ RUN python3 -m pip install --no-cache-dir --no-deps --require-hashes --only-bina
       --target=/opt/longshore --requirement=/tmp/requirements.txt
 COPY runtime/longshore_runtime /opt/longshore/longshore_runtime
 RUN python3 -c 'import longshore_runtime.serve.__main__, longshore_runtime.pull.weights, longshore_runtime.serve.engines.relay' \
+ && python3 -m compileall -q /opt/longshore
+WORKDIR /tmp
+USER 1000
+ENTRYPOINT ["python3", "-m", "longshore_runtime.serve"]
+
+# ---- text-generation-inference, and the launcher that starts it. Its image has Python 3.11 for x86-64, and brings too little of what
+# the launcher imports; the engine does not see these packages. Its interpreter lies in root's home, where other users must reach it.
+# This target was not built where it was written, since its base could not be had there.
+FROM ${PYTHON_BASE} AS runtime-tgi-packages
+COPY requirements/runtime-tgi.txt /tmp/requirements.txt
+RUN python3 -m pip install --no-cache-dir --no-deps --require-hashes --only-binary=:all: \
+      --python-version=3.11 --implementation=cp --platform=manylinux2014_x86_64 \
+      --target=/opt/longshore --requirement=/tmp/requirements.txt
+COPY runtime/longshore_runtime /opt/longshore/longshore_runtime
+
+FROM ${TGI_BASE} AS runtime-tgi
+USER 0
+ENV HOME=/tmp PYTHONPATH=/opt/longshore PYTHONUNBUFFERED=1 PATH=/usr/src/.venv/bin:${PATH} HF_HOME=/tmp/huggingface
+COPY --from=runtime-tgi-packages /opt/longshore /opt/longshore
+RUN chmod a+rx /root /root/.local /root/.local/share && chmod -R a+rX /root/.local/share/uv \
+ && python3 -c 'import longshore_runtime.serve.__main__, longshore_runtime.pull.weights, longshore_runtime.serve.engines.relay' \
  && python3 -m compileall -q /opt/longshore
 WORKDIR /tmp
 USER 1000

@@ -15,6 +15,7 @@ WAITING = {
     "vllm": "vllm:num_requests_waiting",
     "llamacpp": "llamacpp:requests_deferred",
     "sglang": "sglang:num_queue_reqs",
+    "tgi": "tgi_queue_size",
 }
 """What engines call the number of requests that wait, in their metrics."""
 

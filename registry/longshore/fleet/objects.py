@@ -59,6 +59,7 @@ PROFILES = {
     DEFAULT_ENGINE: Profile("runtime", "huggingface"),
     "llamacpp": Profile("runtime-llamacpp", "gguf"),
     "sglang": Profile("runtime-sglang", "huggingface"),
+    "tgi": Profile("runtime-tgi", "huggingface"),
 }
 """By the engine's name. vLLM's image computes on what it was built for: GPUs, or a CPU."""
 

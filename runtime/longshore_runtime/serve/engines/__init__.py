@@ -13,6 +13,7 @@ ENGINES = {
     "vllm": "longshore_runtime.serve.engines.vllm:VLLM",
     "llamacpp": "longshore_runtime.serve.engines.llamacpp:LlamaCpp",
     "sglang": "longshore_runtime.serve.engines.sglang:SGLang",
+    "tgi": "longshore_runtime.serve.engines.tgi:TGI",
 }
 
 GGUF = "gguf"

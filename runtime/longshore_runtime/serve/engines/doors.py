@@ -36,5 +36,14 @@ ENGINE_DOORS = {
         uncounted=re.compile(r"/(health|metrics|ping)"),
         idle=re.compile(r"(/v1)?/(de)?tokenize|/v1/messages/count_tokens|/v1/models(/.*)?"),
     ),
+    # router/src/server.rs of text-generation-inference 3.3.5. Hidden: /info, the documents, what clouds ask of their own.
+    "tgi": Doors(
+        public=re.compile(
+            r"/|/v1/(chat/completions|completions|models)|/(health|ping|metrics|generate|generate_stream|tokenize|chat_tokenize)"
+        ),
+        private=_NOTHING,
+        uncounted=re.compile(r"/(health|ping|metrics)"),
+        idle=re.compile(r"/(chat_)?tokenize|/v1/models"),
+    ),
 }
 """By the engine's name."""
