@@ -13,7 +13,6 @@ from typing import TextIO
 
 from longshore.adapters import Part, pull_together
 from longshore_runtime.errors import EngineFailed
-from longshore_runtime.manifest import Serving
 from longshore_runtime.progress import Progress
 from longshore_runtime.pull.verdict import Verdict
 from longshore_runtime.serve.engines import ENGINES, choose_engine, open_engine
@@ -30,7 +29,8 @@ START_DEADLINE = 900.0
 class Run:
     """What to run: `base` with `others`, its draft and its adapters, on `host`:`port`. `folder` keeps the files, if given.
 
-    Adapters that appear in `adapters_dir` while it runs are served too.
+    Adapters that appear in `adapters_dir` while it runs are served too. `engine` is the name of the one that serves the base,
+    None where only its files will tell.
     """
 
     base: Part
@@ -41,6 +41,7 @@ class Run:
     others: tuple[Part, ...] = ()
     grace: int = 30
     adapters_dir: Path | None = None
+    engine: str | None = None
 
 
 @dataclass
@@ -66,8 +67,7 @@ def serve(run: Run, cache: Path, progress: Progress, log: TextIO | None = None) 
     """
     require_free_port(run.host, run.port)
     with _folder(run, cache) as folder:
-        _require_engine()
-        open_engine(Serving().engine).check_arguments(run.arguments)
+        _require_engine(run)
         verdicts = pull_together((run.base, *run.others), folder, progress)
         launcher = _make_launcher(run, folder, progress, log)
         try:
@@ -102,8 +102,12 @@ def _make_launcher(run: Run, folder: Path, progress: Progress, log: TextIO | Non
     return Launcher(engine, task, progress.say, log, site=find_site(run.adapters_dir, folder))
 
 
-def _require_engine() -> None:
-    """Raise EngineFailed where no engine is installed at all; which one is needed, the manifest tells."""
+def _require_engine(run: Run) -> None:
+    """Raise EngineFailed where the engine is not installed, or none is, and LongshoreError for arguments that it refuses."""
+    if run.engine is not None:
+        engine = open_engine(run.engine)
+        engine.require()
+        return engine.check_arguments(run.arguments)
     failures = []
     for name in ENGINES:
         try:

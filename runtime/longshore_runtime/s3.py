@@ -31,7 +31,9 @@ if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
 
 CONNECTIONS = 32
-_ABSENT = {"404", "NoSuchKey", "NotFound"}
+ABSENT = frozenset({"404", "NoSuchKey", "NotFound"})
+"""What stores say of an object that does not exist."""
+
 _DENIED = {"403", "AccessDenied", "Forbidden", "AllAccessDisabled"}
 _CREDENTIALS = {"InvalidAccessKeyId", "SignatureDoesNotMatch", "ExpiredToken", "InvalidToken", "RequestTimeTooSkewed"}
 
@@ -183,7 +185,7 @@ def is_refusal(error: ClientError) -> bool:
 
 def is_absent(error: ClientError) -> bool:
     """Whether the store says that the object (not the bucket) does not exist."""
-    return error_code(error) in _ABSENT
+    return error_code(error) in ABSENT
 
 
 @contextmanager
@@ -218,7 +220,7 @@ def _explain(uri: str, error: ClientError) -> LongshoreError:
     code = error_code(error)
     if code == "NoSuchBucket":
         return NotFound(f"the bucket of {uri} does not exist", f"create it: aws s3 mb s3://{split_uri(uri)[0]}")
-    if code in _ABSENT:
+    if code in ABSENT:
         return NotFound(f"{uri} does not exist", "check the address")
     if code in _DENIED:
         action = error.operation_name

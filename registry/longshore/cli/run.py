@@ -68,8 +68,9 @@ def run(
     if as_json and prompt is None:
         raise click.UsageError("--json needs --prompt")
     found = find_target(target, registry)
-    title, (base, *others) = found.title, find_parts(found, adapters)
-    wanted = Run(base, host, port or choose_port(), model_dir, engine_arguments, tuple(others), adapters_dir=adapters_dir)
+    (base, *others), engine = find_parts(found, adapters)
+    title, port = found.title, port or choose_port()
+    wanted = Run(base, host, port, model_dir, engine_arguments, tuple(others), adapters_dir=adapters_dir, engine=engine)
     progress = Stopwatch(open_progress())
     signal.signal(signal.SIGTERM, _interrupt)
     with ExitStack() as stack:

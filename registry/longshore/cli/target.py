@@ -12,6 +12,7 @@ from longshore.registry import Registry
 from longshore.version import Version
 from longshore_runtime.addresses import redact
 from longshore_runtime.errors import LongshoreError
+from longshore_runtime.serve.engines import choose_engine
 
 
 @dataclass(frozen=True)
@@ -29,8 +30,10 @@ class Target:
     registry: Registry | None = None
 
 
-def find_parts(target: Target, adapters: Sequence[str] = ()) -> list[Part]:
+def find_parts(target: Target, adapters: Sequence[str] = ()) -> tuple[list[Part], str | None]:
     """The trees that are served together: the base, its draft and its adapters, or what is at an address alone.
+
+    With them the name of the engine that serves them, None where no manifest tells it yet.
 
     Raises LongshoreError when they do not go together.
     """
@@ -39,8 +42,9 @@ def find_parts(target: Target, adapters: Sequence[str] = ()) -> list[Part]:
             raise LongshoreError(
                 f"{target.title} is no version, so it has no adapters", "push it, then its adapters with --base"
             )
-        return [Part(target.name, target.uri, target.digest)]
-    return list(target.registry.compose(target.version, adapters).parts)
+        return [Part(target.name, target.uri, target.digest)], None
+    found = target.registry.compose(target.version, adapters)
+    return list(found.parts), choose_engine(found.serving, found.manifest.model)
 
 
 def find_target(text: str, registry: str | None) -> Target:
