@@ -68,13 +68,25 @@ class _Wrapping:
         self._source = source
 
     def write(self, line: str) -> None:
-        if line.startswith('{"time": '):
-            sys.stdout.write(line)
-        elif text := line.rstrip():
+        # An engine that writes a line in several pieces may have been in the middle of one.
+        own, mark, access = line.partition('{"time": ')
+        if not mark or not _is_record(mark + access):
+            own, access = line, ""
+        if text := own.rstrip():
             _print(self._source, text)
+        if access:
+            sys.stdout.write(mark + access)
 
     def flush(self) -> None:
         sys.stdout.flush()
+
+
+def _is_record(text: str) -> bool:
+    """Whether it is a line of the access log, whole."""
+    try:
+        return bool(json.loads(text)["source"] == "access")
+    except (ValueError, TypeError, KeyError):
+        return False
 
 
 def _say(line: str) -> None:
