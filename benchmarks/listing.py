@@ -33,7 +33,7 @@ LIST, NEWEST, BARE = "longshore list", "longshore list MODEL, the newest 100", "
 NAMES = f"""
 import boto3
 pages = boto3.client("s3").get_paginator("list_objects_v2").paginate(Bucket="{BUCKET}", Prefix="registry/m/versions/")
-print(sum(len(page["Contents"]) for page in pages))
+print(sum(len(page.get("Contents", [])) for page in pages))
 """
 SERVERS: dict[str, Callable[[Path], contextlib.AbstractContextManager[S3Server]]] = {
     "versitygw": run_versitygw,
