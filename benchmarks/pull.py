@@ -1,11 +1,11 @@
 """A model into a folder: KServe's own initializer, the usual S3 clients and the hubs' own against ours, in one run.
 
-`make bench-pull [RUNS=3] [SIZE=512] [MINUTES=8]` (MiB of each of four shards), as root. All pull the same bytes; the client has
-one core and the servers the other. Ours verifies every byte, of the others modelscope alone verifies. On the disk a client has
-1 GiB of memory, as KServe gives its initializer. The runs are interleaved, each beginning with another client, and end when the
-time is over. Before each, as much memory as the model takes is written to and freed: a virtual machine has to get memory that
-was not used for a while from its host first, which whoever comes first would pay for. The table has medians of whole
-processes, from their start to their end; memory is the sum over a client's processes.
+`make bench-pull [RUNS=4] [SIZE=512] [MINUTES=20]` (MiB of each of four shards), as root. All pull the same bytes; a client
+has one core and the servers the other. Ours verifies every byte, of the others modelscope alone verifies. On the disk a
+client has 1 GiB of memory, as KServe gives its initializer. The runs are interleaved, each beginning with another client, and
+end when the time is over. Before each, as much memory as the model takes is written to and freed: a virtual machine has to
+get memory that was not used for a while from its host first, which whoever comes first would pay for. The table has medians
+of whole processes, from their start to their end; memory is the sum over a client's processes.
 """
 
 from __future__ import annotations
@@ -56,9 +56,9 @@ Found = dict[str, dict[str, list[Result]]]
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0] if __doc__ else None)
-    parser.add_argument("--runs", type=int, default=3, help="of each client on each way, at most")
+    parser.add_argument("--runs", type=int, default=4, help="of each client on each way, at most")
     parser.add_argument("--size", type=int, default=512, help="MiB of each of the four shards")
-    parser.add_argument("--minutes", type=float, default=8, help="after which no run begins, but for the first of each")
+    parser.add_argument("--minutes", type=float, default=20, help="after which no run begins, but for the first of each")
     options = parser.parse_args()
     need("nginx")
     until = time.monotonic() + 60 * options.minutes
