@@ -13,6 +13,7 @@ from typing import TextIO
 
 from longshore.adapters import Part, pull_together
 from longshore_runtime.errors import EngineFailed
+from longshore_runtime.manifest import Serving
 from longshore_runtime.progress import Progress
 from longshore_runtime.pull.verdict import Verdict
 from longshore_runtime.serve.engines import ENGINES, choose_engine, open_engine
@@ -104,10 +105,9 @@ def _make_launcher(run: Run, folder: Path, progress: Progress, log: TextIO | Non
 
 def _require_engine(run: Run) -> None:
     """Raise EngineFailed where the engine is not installed, or none is, and LongshoreError for arguments that it refuses."""
+    open_engine(run.engine or Serving().engine).check_arguments(run.arguments)
     if run.engine is not None:
-        engine = open_engine(run.engine)
-        engine.require()
-        return engine.check_arguments(run.arguments)
+        return open_engine(run.engine).require()
     failures = []
     for name in ENGINES:
         try:

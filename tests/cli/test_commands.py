@@ -243,6 +243,12 @@ def test_a_pull_takes_no_more_than_it_may(pushed: CommandLine, tmp_path: Path) -
     assert pushed("pull", "m:1", tmp_path / "t", "--max-rate", "500MB/s").code == 0
 
 
+def test_an_argument_that_is_not_the_engines_is_said_before_anything_is_pulled(longshore: CommandLine, model: Path) -> None:
+    done = longshore("run", model, "--", "--port=5")
+    assert (done.code, "--port is the launcher's" in done.error) == (1, True)
+    assert "pulling" not in done.err
+
+
 def test_a_port_in_use_is_said_before_anything_is_pulled(pushed: CommandLine) -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         done = pushed("run", "m:1", "--port", str(server.getsockname()[1]))

@@ -94,7 +94,8 @@ def fit(
 def _read_target(target: str, registry: str | None) -> tuple[str, Geometry]:
     """The title and the geometry of what is named: an address, a folder, or a version, of an adapter its base."""
     found = find_target(target, registry)
-    title, base = found.title, find_parts(found)[0][0]
+    (base, *_), _ = find_parts(found)
+    title = found.title
     if base.uri != found.uri:
         title = f"{title} on {base.name}"
     open_progress().say(f"reading the headers of {title}")
