@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from longshore_runtime.errors import LongshoreError
@@ -49,3 +49,21 @@ def flatten(options: Iterable[Option]) -> list[str]:
 def _name_of(token: str) -> str:
     """`--no-enable_x=1` → `enable-x`: spellings that set the same thing have the same name."""
     return token.partition("=")[0].removeprefix("--").replace("_", "-").removeprefix("no-")
+
+
+def refuse_owned(options: Iterable[Option], owned: Mapping[str, str]) -> None:
+    """Raise LongshoreError for an option that the launcher sets; `owned` says where a user sets it instead."""
+    for option in options:
+        if option.name in owned:
+            raise LongshoreError(
+                f"--{option.name} is the launcher's, not the engine's",
+                f"leave it out; whoever starts the engine says so with {owned[option.name]}",
+            )
+
+
+def refuse_short(tokens: Iterable[str], short: Mapping[str, str]) -> None:
+    """Raise LongshoreError for an option in its `short` form, which is named there with its long one."""
+    for token in tokens:
+        if token.startswith("-") and token[1:] in short:
+            long = short[token[1:]]
+            raise LongshoreError(f"{token} is short for --{long}, and who reads it later may not know", f"write --{long}")

@@ -20,13 +20,15 @@ from types import MappingProxyType
 from longshore_runtime.errors import EngineFailed, LongshoreError
 from longshore_runtime.manifest import ModelFacts
 from longshore_runtime.serve.engines import relay_command
+from longshore_runtime.serve.engines.credentials import without_credentials
 from longshore_runtime.serve.engines.llamacpp_causes import diagnose
 from longshore_runtime.serve.engines.llamacpp_figures import read_figures
 from longshore_runtime.serve.engines.llamacpp_files import find_files
+from longshore_runtime.serve.engines.phases import find_phase
 from longshore_runtime.serve.engines.port import AdapterChanges, Figures, Task
 from longshore_runtime.serve.engines.support import Support, read_support
 from longshore_runtime.serve.host import Host
-from longshore_runtime.serve.options import Option, flatten, group_options, merge_options
+from longshore_runtime.serve.options import Option, flatten, group_options, merge_options, refuse_owned, refuse_short
 
 BINARY = "llama-server"
 MODULE = "longshore_runtime.serve.engines.llamacpp_server"
@@ -110,19 +112,8 @@ class LlamaCpp:
         return read_support("llama.cpp", "llamacpp_supported.json")
 
     def check_arguments(self, arguments: Sequence[str]) -> None:
-        short = self.support().short
-        for token in arguments:
-            if token.startswith("-") and token[1:] in short:
-                raise LongshoreError(
-                    f"{token} is short for --{short[token[1:]]}, and who reads it later may not know",
-                    f"write --{short[token[1:]]}",
-                )
-        for option in group_options(arguments):
-            if option.name in OWNED:
-                raise LongshoreError(
-                    f"--{option.name} is the launcher's, not the engine's",
-                    f"leave it out; whoever starts the engine says so with {OWNED[option.name]}",
-                )
+        refuse_short(arguments, self.support().short)
+        refuse_owned(group_options(arguments), OWNED)
 
     def waits(self, task: Task) -> bool:
         return False
@@ -137,16 +128,13 @@ class LlamaCpp:
     def environment(self, machine: Host, inherited: Mapping[str, str]) -> dict[str, str]:
         # Threads that spin while they wait for each other cost a shared core a hundred times what sleeping does.
         own = {"PYTHONUNBUFFERED": "1", "OMP_WAIT_POLICY": "passive"}
-        return own | relay_command.without_credentials(inherited)
+        return own | without_credentials(inherited)
 
     def prepare(self, machine: Host, environment: Mapping[str, str]) -> None:
         pass
 
     def phase_of(self, line: str) -> str | None:
-        for pattern, text in PHASES:
-            if found := pattern.search(line):
-                return text.format(*found.groups())
-        return None
+        return find_phase(line, PHASES)
 
     def read_figures(self, metrics: str) -> Figures:
         return read_figures(metrics)

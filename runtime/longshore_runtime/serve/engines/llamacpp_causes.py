@@ -6,7 +6,7 @@ import re
 from collections.abc import Sequence
 
 from longshore_runtime.errors import EngineFailed
-from longshore_runtime.serve.engines.vllm_causes import Cause
+from longshore_runtime.serve.engines.last_words import Cause, explain
 
 _SMALLER = "give the pod more memory, or a smaller --ctx-size or --parallel; on a GPU fewer --n-gpu-layers"
 _AGAIN = "pull the model again, verified: longshore verify REFERENCE"
@@ -103,18 +103,10 @@ CAUSES = (
 )
 
 _LEVEL = re.compile(r"^[\d.]+ E (?:\w+ +)?")
-_KEPT = 300
 
 
 def diagnose(output: Sequence[str]) -> EngineFailed:
     """One sentence, what to do, and the cause's name; the first cause in the table whose message is there."""
-    text = "\n".join(output)
-    for cause in CAUSES:
-        if found := re.search(cause.pattern, text):
-            words = {name: " ".join((value or "").split())[:_KEPT] for name, value in found.groupdict().items()}
-            return EngineFailed(f"llama.cpp refused the model: {cause.sentence.format(**words)}", cause.hint, cause.name)
     error = next((_LEVEL.sub("", line) for line in output if _LEVEL.match(line)), None)
     last = next((line.strip() for line in reversed(output) if line.strip()), "it said nothing")
-    return EngineFailed(
-        f"llama.cpp ended: {(error or last)[:_KEPT]}", "see its output above, or run again with --verbose", "unknown"
-    )
+    return explain("llama.cpp", CAUSES, output, error or last)

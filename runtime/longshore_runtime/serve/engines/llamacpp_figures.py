@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from longshore_runtime.serve.engines.counters import count
 from longshore_runtime.serve.engines.port import Figures
 
 OWED = ("llamacpp:requests_processing", "llamacpp:requests_deferred")
@@ -16,10 +17,4 @@ WORK = (
 
 def read_figures(metrics: str) -> Figures:
     """Of the text that `/metrics` answers with. It does not count the requests that have ended."""
-    found = dict.fromkeys((*OWED, *WORK), 0.0)
-    for line in metrics.splitlines():
-        name, _, value = line.partition(" ")
-        if name in found:
-            found[name] = float(value)
-    owed = [found[name] for name in OWED]
-    return Figures(int(sum(owed)), 0, (*owed, *(found[name] for name in WORK)))
+    return count(metrics, owed=OWED, work=WORK)

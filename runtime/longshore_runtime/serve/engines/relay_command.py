@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import importlib.util
-import re
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 from longshore_runtime.errors import EngineFailed
 from longshore_runtime.serve.engines.port import Task
@@ -15,9 +14,6 @@ PORT = "{port}"
 """In an engine's command: where the relay will look for it."""
 
 INNER_HOST = "127.0.0.1"
-
-CREDENTIALS = re.compile(r"^(AWS_.*|HF_TOKEN|HUGGING_FACE_HUB_TOKEN|MODELSCOPE_API_TOKEN|STORAGE_.*CONFIG)$")
-"""What only a pull needs."""
 
 
 def require(engine: str) -> None:
@@ -34,8 +30,3 @@ def wrap(engine: str, task: Task, command: Sequence[str]) -> list[str]:
     """The relay at the task's address before the engine that this command starts."""
     relay = [sys.executable, "-m", MODULE, "--engine", engine, "--host", task.host, "--port", str(task.port)]
     return [*relay, "--", *command]
-
-
-def without_credentials(inherited: Mapping[str, str]) -> dict[str, str]:
-    """The environment without what only a pull needs."""
-    return {name: value for name, value in inherited.items() if not CREDENTIALS.match(name)}

@@ -18,7 +18,9 @@ from types import MappingProxyType
 from longshore_runtime.errors import EngineFailed, LongshoreError
 from longshore_runtime.manifest import Speculation
 from longshore_runtime.serve.engines import relay_command
-from longshore_runtime.serve.engines.counters import add_up
+from longshore_runtime.serve.engines.counters import count
+from longshore_runtime.serve.engines.credentials import without_credentials
+from longshore_runtime.serve.engines.phases import find_phase
 from longshore_runtime.serve.engines.port import AdapterChanges, Figures, Task
 from longshore_runtime.serve.engines.sglang_causes import diagnose
 from longshore_runtime.serve.engines.support import Support, option_name, read_support
@@ -28,7 +30,7 @@ from longshore_runtime.serve.fit.parallel import tensor_sizes
 from longshore_runtime.serve.fit.parsers import Parsers
 from longshore_runtime.serve.fit.plan import Fit, Wish, fit
 from longshore_runtime.serve.host import Host
-from longshore_runtime.serve.options import Option, flatten, group_options, merge_options
+from longshore_runtime.serve.options import Option, flatten, group_options, merge_options, refuse_owned
 
 _TLS = "TLS at the gateway"
 _ONE_POD = "nothing: it serves a model in one pod here"
@@ -152,12 +154,7 @@ class SGLang:
         return read_support("SGLang", "sglang_supported.json")
 
     def check_arguments(self, arguments: Sequence[str]) -> None:
-        for option in self._read(arguments):
-            if option.name in OWNED:
-                raise LongshoreError(
-                    f"--{option.name} is the launcher's, not the engine's",
-                    f"leave it out; whoever starts the engine says so with {OWNED[option.name]}",
-                )
+        refuse_owned(self._read(arguments), OWNED)
 
     def waits(self, task: Task) -> bool:
         return False
@@ -174,21 +171,16 @@ class SGLang:
         offline = {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1"}
         # Each /health would make a token, and take a second or more; whether it works, its metrics tell.
         own = {"PYTHONUNBUFFERED": "1", "SGLANG_ENABLE_HEALTH_ENDPOINT_GENERATION": "false"}
-        return own | relay_command.without_credentials(inherited) | offline
+        return own | without_credentials(inherited) | offline
 
     def prepare(self, machine: Host, environment: Mapping[str, str]) -> None:
         pass
 
     def phase_of(self, line: str) -> str | None:
-        for pattern, text in PHASES:
-            if found := pattern.search(line):
-                return text.format(*found.groups())
-        return None
+        return find_phase(line, PHASES)
 
     def read_figures(self, metrics: str) -> Figures:
-        found = add_up(metrics, (*OWED, ENDED, *WORK))
-        owed = [found[name] for name in OWED]
-        return Figures(int(sum(owed)), int(found[ENDED]), (*owed, *(found[name] for name in WORK)))
+        return count(metrics, owed=OWED, ended=[ENDED], work=WORK)
 
     def diagnose(self, output: Sequence[str]) -> EngineFailed:
         return diagnose(output)

@@ -14,13 +14,15 @@ from types import MappingProxyType
 
 from longshore_runtime.errors import EngineFailed, LongshoreError
 from longshore_runtime.serve.engines import relay_command
-from longshore_runtime.serve.engines.counters import add_up
+from longshore_runtime.serve.engines.counters import count
+from longshore_runtime.serve.engines.credentials import without_credentials
+from longshore_runtime.serve.engines.phases import find_phase
 from longshore_runtime.serve.engines.port import Adapter, AdapterChanges, Figures, Task
 from longshore_runtime.serve.engines.support import Support, option_name, read_support
 from longshore_runtime.serve.engines.tgi_causes import diagnose
 from longshore_runtime.serve.fit.parallel import tensor_sizes
 from longshore_runtime.serve.host import Host
-from longshore_runtime.serve.options import Option, flatten, group_options, merge_options
+from longshore_runtime.serve.options import Option, flatten, group_options, merge_options, refuse_owned, refuse_short
 
 BINARY = "text-generation-launcher"
 
@@ -91,18 +93,8 @@ class TGI:
         return read_support("text-generation-inference", "tgi_supported.json")
 
     def check_arguments(self, arguments: Sequence[str]) -> None:
-        short = self.support().short
-        for token in arguments:
-            if token.startswith("-") and token[1:] in short:
-                raise LongshoreError(
-                    f"{token} is short for --{short[token[1:]]}", f"write --{short[token[1:]]}, if it is yours to set"
-                )
-        for option in _read(arguments):
-            if option.name in OWNED:
-                raise LongshoreError(
-                    f"--{option.name} is the launcher's, not the engine's",
-                    f"leave it out; whoever starts the engine says so with {OWNED[option.name]}",
-                )
+        refuse_short(arguments, self.support().short)
+        refuse_owned(_read(arguments), OWNED)
 
     def waits(self, task: Task) -> bool:
         return False
@@ -116,21 +108,16 @@ class TGI:
 
     def environment(self, machine: Host, inherited: Mapping[str, str]) -> dict[str, str]:
         offline = {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1"}
-        return {"PYTHONUNBUFFERED": "1"} | relay_command.without_credentials(inherited) | offline
+        return {"PYTHONUNBUFFERED": "1"} | without_credentials(inherited) | offline
 
     def prepare(self, machine: Host, environment: Mapping[str, str]) -> None:
         pass
 
     def phase_of(self, line: str) -> str | None:
-        for pattern, text in PHASES:
-            if found := pattern.search(line):
-                return text.format(*found.groups())
-        return None
+        return find_phase(line, PHASES)
 
     def read_figures(self, metrics: str) -> Figures:
-        found = add_up(metrics, (*OWED, *ENDED, *WORK))
-        owed = [found[name] for name in OWED]
-        return Figures(int(sum(owed)), int(sum(found[name] for name in ENDED)), (*owed, *(found[name] for name in WORK)))
+        return count(metrics, owed=OWED, ended=ENDED, work=WORK)
 
     def diagnose(self, output: Sequence[str]) -> EngineFailed:
         return diagnose(output)

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from longshore_runtime.errors import EngineFailed
-from longshore_runtime.serve.engines.last_words import COMMON, explain
-from longshore_runtime.serve.engines.vllm_causes import Cause
+from longshore_runtime.serve.engines.last_words import Cause, explain
+from longshore_runtime.serve.engines.vllm_causes import COMMON, first_error
 
 _ARGUMENTS = "correct the engine arguments, those of the version (serve.yaml) or your own"
 
@@ -87,4 +87,4 @@ CAUSES = (
 
 def diagnose(output: Sequence[str]) -> EngineFailed:
     """One sentence, what to do, and the cause's name."""
-    return explain("text-generation-inference", CAUSES, output)
+    return explain("text-generation-inference", CAUSES, output, first_error(output))

@@ -15,9 +15,11 @@ from pathlib import Path
 from types import MappingProxyType
 
 from longshore_runtime.arrivals import ARRIVALS
-from longshore_runtime.errors import EngineFailed, LongshoreError
+from longshore_runtime.errors import EngineFailed
 from longshore_runtime.manifest import ModelFacts, Speculation
 from longshore_runtime.serve.engines import vllm_models
+from longshore_runtime.serve.engines.credentials import without_credentials
+from longshore_runtime.serve.engines.phases import find_phase
 from longshore_runtime.serve.engines.port import Adapter, AdapterChanges, Figures, Request, Task
 from longshore_runtime.serve.engines.support import Support, read_support
 from longshore_runtime.serve.engines.vllm_causes import diagnose
@@ -32,7 +34,7 @@ from longshore_runtime.serve.fit.plan import Fit, Wish, fit
 from longshore_runtime.serve.fit.wishes import read_wish
 from longshore_runtime.serve.group import Group
 from longshore_runtime.serve.host import Host
-from longshore_runtime.serve.options import flatten, group_options, merge_options
+from longshore_runtime.serve.options import flatten, group_options, merge_options, refuse_owned
 
 GIB = 1024**3
 OWNED = {
@@ -59,9 +61,6 @@ MORE_RANK, MORE_ADAPTERS = 16, 4
 """What is kept for adapters that come later: the rank that most have, and how many may be in one batch."""
 
 FEW_CORES = 4
-SECRETS = re.compile(r"^(AWS_.*|HF_TOKEN|HUGGING_FACE_HUB_TOKEN|MODELSCOPE_API_TOKEN|STORAGE_.*CONFIG|VLLM_PORT)$")
-"""What only a pull needs; and VLLM_PORT, which a Service called `vllm` sets to something that is no port (vllm#34199)."""
-
 PHASES = (
     (re.compile(r"non-default args"), "reading the model's configuration"),
     (re.compile(r"Resolved architecture: (\S+)"), "starting the engine's core for {0}"),
@@ -119,12 +118,7 @@ class VLLM:
         return read_support("vLLM", "vllm_supported.json")
 
     def check_arguments(self, arguments: Sequence[str]) -> None:
-        for option in group_options(arguments):
-            if option.name in OWNED:
-                raise LongshoreError(
-                    f"--{option.name} is the launcher's, not the engine's",
-                    f"leave it out; whoever starts the engine says so with {OWNED[option.name]}",
-                )
+        refuse_owned(group_options(arguments), OWNED)
 
     def waits(self, task: Task) -> bool:
         options = (option.name for arguments in task.arguments for option in group_options(arguments))
@@ -143,7 +137,8 @@ class VLLM:
         return [*server, "--model", str(task.model), *options]
 
     def environment(self, machine: Host, inherited: Mapping[str, str]) -> dict[str, str]:
-        kept = {name: value for name, value in inherited.items() if not SECRETS.match(name)}
+        kept = without_credentials(inherited)
+        kept.pop("VLLM_PORT", None)  # a Service called `vllm` sets it to something that is no port (vllm#34199)
         own = {
             "HF_HUB_OFFLINE": "1",
             "TRANSFORMERS_OFFLINE": "1",
@@ -163,10 +158,7 @@ class VLLM:
         vllm_models.unpack(machine.device, environment)
 
     def phase_of(self, line: str) -> str | None:
-        for pattern, text in PHASES:
-            if found := pattern.search(line):
-                return text.format(*found.groups())
-        return None
+        return find_phase(line, PHASES)
 
     def read_figures(self, metrics: str) -> Figures:
         return read_figures(metrics)

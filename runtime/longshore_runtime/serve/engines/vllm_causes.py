@@ -4,19 +4,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from typing import NamedTuple
 
 from longshore_runtime.errors import EngineFailed
-
-
-class Cause(NamedTuple):
-    """`name` for programs; `pattern` finds the message, whose groups `what` and `more` stand in `sentence`."""
-
-    name: str
-    pattern: str
-    sentence: str
-    hint: str
-
+from longshore_runtime.serve.engines.last_words import KEPT, Cause, explain
 
 _SMALLER = "use a larger device, more of them, or a smaller --max-model-len"
 _UNPACKED = "config.json and the weights do not belong together: download the model again"
@@ -217,19 +207,18 @@ CAUSES = (
 
 _ERROR = re.compile(r"(?:^|\] |\s)((?:[\w.]*\.)?[A-Z]\w*(?:Error|Exception))(?:: (.*))?$")
 _PREFIX = re.compile(r"^\(\w+ pid=\d+\) (?:ERROR [\d:\- ]+\[[\w.]+:\d+\] ?)?")
-_KEPT = 300
-"""Characters of what vLLM said itself."""
+
+
+_COMMON = {"remote-code", "no-device", "nccl", "shared-memory", "damaged-weights", "read-only", "disk-full"}
+
+COMMON = tuple(cause for cause in CAUSES if cause.name in _COMMON)
+"""What the libraries say that engines in Python have in common: Transformers, PyTorch, NCCL, safetensors, Python itself."""
 
 
 def diagnose(output: Sequence[str]) -> EngineFailed:
     """One sentence, what to do, and the cause's name; the first cause in the table whose message is there."""
     lines = [_PREFIX.sub("", line) for line in output]
-    text = "\n".join(lines)
-    for cause in CAUSES:
-        if found := re.search(cause.pattern, text):
-            words = {name: " ".join((value or "").split())[:_KEPT] for name, value in found.groupdict().items()}
-            return EngineFailed(f"vLLM refused the model: {cause.sentence.format(**words)}", cause.hint, cause.name)
-    return EngineFailed(f"vLLM ended: {first_error(lines)}", "see its output above, or run again with --verbose", "unknown")
+    return explain("vLLM", CAUSES, lines, first_error(lines))
 
 
 def first_error(lines: Sequence[str]) -> str:
@@ -238,5 +227,5 @@ def first_error(lines: Sequence[str]) -> str:
         if (found := _ERROR.search(line)) and "initialization failed" not in line:
             following = next((text.strip() for text in lines[index + 1 :] if text.strip()), "")
             message = found[2] or following
-            return (f"{message} {following}" if message.endswith((":", "for ModelConfig")) else message)[:_KEPT]
-    return next((line.strip() for line in reversed(lines) if line.strip()), "it said nothing")[:_KEPT]
+            return (f"{message} {following}" if message.endswith((":", "for ModelConfig")) else message)[:KEPT]
+    return next((line.strip() for line in reversed(lines) if line.strip()), "it said nothing")[:KEPT]

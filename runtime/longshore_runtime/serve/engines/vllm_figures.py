@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from longshore_runtime.serve.engines.counters import count
 from longshore_runtime.serve.engines.port import Figures
 
 OWED = ("vllm:num_requests_running", "vllm:num_requests_waiting")
@@ -21,10 +22,4 @@ WORK = (
 
 def read_figures(metrics: str) -> Figures:
     """Of the text that `/metrics` answers with; engines of several copies are added up."""
-    sums = dict.fromkeys((*OWED, ENDED, *WORK), 0.0)
-    for line in metrics.splitlines():
-        name = line.partition("{")[0]
-        if name in sums:
-            sums[name] += float(line.rpartition(" ")[2])
-    owed = [sums[name] for name in OWED]
-    return Figures(int(sum(owed)), int(sums[ENDED]), (*owed, *(sums[name] for name in WORK)))
+    return count(metrics, owed=OWED, ended=[ENDED], work=WORK)
