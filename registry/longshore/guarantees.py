@@ -10,10 +10,11 @@ import uuid
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from longshore import layout
 from longshore.storage.port import Store
-from longshore_runtime.errors import Refused
+from longshore_runtime.errors import LongshoreError, Refused
 
 _RACERS = 8
 _ROUNDS = 5
@@ -45,24 +46,40 @@ def require_conditions(store: Store) -> None:
 
 
 def try_out(store: Store) -> list[Guarantee]:
-    """Every guarantee, by writing to the registry, reading, and removing what was written."""
+    """Every guarantee, by writing to the registry, reading, and removing what was written.
+
+    Raises LongshoreError for a store that cannot be written to at all. One that fails later does not keep what was tried.
+    """
     folder = f"{layout.PROBES}{uuid.uuid4().hex}/"
+    found: list[Guarantee] = []
     try:
-        return [probe(store, folder) for probe in _PROBES]
+        for name, needed, probe in _PROBES:
+            try:
+                found.append(Guarantee(name, needed=needed, **probe(store, folder)._asdict()))
+            except LongshoreError as error:
+                if not found:
+                    raise
+                found.append(Guarantee(name, False, needed, f"the store failed: {error.message}"))
     finally:
         store.delete([stored.key for stored in store.list_tree(folder)])
+    return found
 
 
-def _refuses_a_second_writer(store: Store, folder: str) -> Guarantee:
+class _Finding(NamedTuple):
+    holds: bool | None
+    detail: str
+
+
+def _refuses_a_second_writer(store: Store, folder: str) -> _Finding:
     first = store.create(f"{folder}once", b"first")
     second = store.create(f"{folder}once", b"second")
     kept = store.read(f"{folder}once") == b"first"
     holds = first.won and not second.won and second.data == b"first" and kept
     told = "the second of two writers is refused and told what is there"
-    return Guarantee("create-if-absent", holds, True, told if holds else "the second of two writers overwrites the first")
+    return _Finding(holds, told if holds else "the second of two writers overwrites the first")
 
 
-def _has_one_winner(store: Store, folder: str) -> Guarantee:
+def _has_one_winner(store: Store, folder: str) -> _Finding:
     winners = []
     with ThreadPoolExecutor(_RACERS) as pool:
         for number in range(_ROUNDS):
@@ -70,69 +87,69 @@ def _has_one_winner(store: Store, folder: str) -> Guarantee:
             outcomes = list(pool.map(lambda racer, key=key: store.create(key, b"%d" % racer), range(_RACERS)))
             winners.append(sum(outcome.won for outcome in outcomes))
     detail = f"winners of {_RACERS} at once, {_ROUNDS} times: {', '.join(map(str, winners))}"
-    return Guarantee("one winner of a race", all(count == 1 for count in winners), True, detail)
+    return _Finding(all(count == 1 for count in winners), detail)
 
 
-def _reads_what_was_written(store: Store, folder: str) -> Guarantee:
+def _reads_what_was_written(store: Store, folder: str) -> _Finding:
     seen = 0
     for number in range(_ROUNDS):
         key, data = f"{folder}read-{number}", uuid.uuid4().bytes
         before = store.read(key)
         store.create(key, data)
         seen += before is None and store.read(key) == data
-    detail = f"{seen} of {_ROUNDS} objects are read as soon as they are written"
-    return Guarantee("read after write", seen == _ROUNDS, True, detail)
+    return _Finding(seen == _ROUNDS, f"{seen} of {_ROUNDS} objects are read as soon as they are written")
 
 
-def _lists_what_was_written(store: Store, folder: str) -> Guarantee:
+def _lists_what_was_written(store: Store, folder: str) -> _Finding:
     seen, keys = 0, [f"{folder}list/{number}" for number in (3, 1, 2, 20, 10)]
     for count, key in enumerate(keys, start=1):
         store.create(key, b"{}")
         seen += list(store.list_keys(f"{folder}list/")) == sorted(keys[:count])
-    detail = f"{seen} of {len(keys)} listings show, in order, all that was written before"
-    return Guarantee("list after write, in order", seen == len(keys), True, detail)
+    return _Finding(seen == len(keys), f"{seen} of {len(keys)} listings show, in order, all that was written before")
 
 
-def _forgets_what_was_deleted(store: Store, folder: str) -> Guarantee:
+def _forgets_what_was_deleted(store: Store, folder: str) -> _Finding:
     seen = 0
     for number in range(_ROUNDS):
         key = f"{folder}gone/{number}"
         store.create(key, b"{}")
         store.delete([key])
         seen += store.read(key) is None and list(store.list_keys(f"{folder}gone/")) == []
-    detail = f"{seen} of {_ROUNDS} objects are gone as soon as they are deleted"
-    return Guarantee("gone after delete", seen == _ROUNDS, False, detail)
+    return _Finding(seen == _ROUNDS, f"{seen} of {_ROUNDS} objects are gone as soon as they are deleted")
 
 
-def _refuses_damaged_bytes(store: Store, folder: str) -> Guarantee:
+def _refuses_damaged_bytes(store: Store, folder: str) -> _Finding:
     holds = store.refuses_damage(f"{folder}damaged")
     detail = {
         True: "bytes that do not match their SHA-256 are refused",
         False: "bytes that do not match their SHA-256 are accepted: only a verification finds damage on the way",
         None: "a disk is sent no checksums",
     }[holds]
-    return Guarantee("checksums verified", holds, False, detail)
+    return _Finding(holds, detail)
 
 
-def _has_our_clock(store: Store, folder: str) -> Guarantee:
+def _has_our_clock(store: Store, folder: str) -> _Finding:
     before = time.time()
     store.create(f"{folder}clock", b"{}")
     after = time.time()
-    (modified,) = [stored.modified for stored in store.list_tree(folder) if stored.key == f"{folder}clock"]
+    modified = next((stored.modified for stored in store.list_tree(folder) if stored.key == f"{folder}clock"), None)
+    if modified is None:
+        return _Finding(False, "its listing does not show what was just written")
     skew = max(before - 1 - modified, modified - after, 0.0)  # the store may tell whole seconds
     detail = f"its clock and this machine's differ by {skew:.0f} s" + ("" if skew < _SKEW else "; set this machine's")
-    return Guarantee("clock", skew < _SKEW, False, detail)
+    return _Finding(skew < _SKEW, detail)
 
 
-_PROBES: tuple[Callable[[Store, str], Guarantee], ...] = (
-    _refuses_a_second_writer,
-    _has_one_winner,
-    _reads_what_was_written,
-    _lists_what_was_written,
-    _forgets_what_was_deleted,
-    _refuses_damaged_bytes,
-    _has_our_clock,
+_PROBES: tuple[tuple[str, bool, Callable[[Store, str], _Finding]], ...] = (
+    ("create-if-absent", True, _refuses_a_second_writer),
+    ("one winner of a race", True, _has_one_winner),
+    ("read after write", True, _reads_what_was_written),
+    ("list after write, in order", True, _lists_what_was_written),
+    ("gone after delete", False, _forgets_what_was_deleted),
+    ("checksums verified", False, _refuses_damaged_bytes),
+    ("clock", False, _has_our_clock),
 )
+"""The name of each guarantee, whether commits need it, and what tries it out below a folder."""
 
 
 def failed(guarantees: list[Guarantee]) -> Iterator[Guarantee]:

@@ -184,7 +184,7 @@ def told_to_stop_it_finishes_what_it_began(pod: Pod) -> None:
             pod.until, lambda: len(pod.lines("access")) - before + pod.probe("/state")[1]["running"] >= STREAMS, 300
         )
         pod.process.send_signal(signal.SIGTERM)
-        await asyncio.to_thread(pod.until, pod.is_("/readyz", 503), 5)
+        await asyncio.to_thread(pod.until, pod.is_("/readyz", 503), 30)
         late = await ask_many(pod.port, 1, tokens=2)
         assert late[0].complete, "until everybody knows, it still answers"
         assert late[0].headers["connection"] == "close"

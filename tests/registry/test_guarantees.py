@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from conftest import use_server
 from longshore import Registry
 from longshore.guarantees import failed
-from longshore_runtime.errors import Refused
+from longshore_runtime.errors import Refused, StoreFailed
 from support.command import CommandLine
 from support.servers import S3Server
 
@@ -21,6 +22,34 @@ def test_a_store_that_keeps_everything_passes_and_is_left_as_it_was(root: str) -
     broken = [found.name for found in guarantees if found.holds is False]
     assert broken in ([], ["checksums verified"])  # moto takes any checksum
     assert list(registry._store.list_tree("")) == []
+
+
+def test_a_store_that_fails_in_the_middle_is_told_of_guarantee_by_guarantee(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    registry = Registry(tmp_path.as_uri())
+    create = registry._store.create
+
+    def fail_in_a_race(key: str, data: bytes) -> Any:
+        if "/race-" in key:
+            raise StoreFailed("it answered 500", "look at its log")
+        return create(key, data)
+
+    monkeypatch.setattr(registry._store, "create", fail_in_a_race)
+    (broken,) = failed(registry.check_store())
+    assert (broken.name, broken.detail) == ("one winner of a race", "the store failed: it answered 500")
+    assert list(registry._store.list_tree("")) == []
+
+
+def test_a_store_that_takes_nothing_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    registry = Registry(tmp_path.as_uri())
+
+    def refuse(*_: object) -> None:
+        raise Refused("access denied")
+
+    monkeypatch.setattr(registry._store, "create", refuse)
+    with pytest.raises(Refused, match="access denied"):
+        registry.check_store()
 
 
 @pytest.fixture

@@ -36,6 +36,9 @@ STOP_MARGIN = 15
 SILENCE = 10
 """Seconds without a word from the engine after which it is said that it is still at it."""
 
+_GLANCE = 0.1
+"""Seconds between two looks at whether the engine still runs."""
+
 START_LIMIT = 900.0
 """Seconds that any engine gets until it has answered its first request; the time for the weights comes on top."""
 SLOWEST_LOAD = 20e6
@@ -183,7 +186,10 @@ class Launcher:
 
     def wait(self) -> None:
         """Block while the engine runs; raises EngineFailed when it ends by itself."""
-        self._running().wait()
+        process = self._running()
+        while process.poll() is None:
+            # Not in one call: another thread may be the one that a signal interrupts, and this one would sleep on.
+            time.sleep(_GLANCE)
         self._require_alive()
 
     def stop(self, grace: float | None = None, notice: float = 0.0) -> None:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -106,6 +107,33 @@ def test_an_engine_that_dies_later_is_noticed(started: Started) -> None:
     started.launcher.wait_ready(20)
     with pytest.raises(EngineFailed, match="fell over"):
         started.launcher.wait()
+
+
+class Told(Exception):
+    """By a signal."""
+
+
+@pytest.mark.parametrize("started", ["well"], indirect=True)
+def test_a_signal_that_interrupts_another_thread_is_noticed(started: Started) -> None:
+    """The kernel may choose any thread; the one that waits would sleep on in a call without an end."""
+
+    def tell(*_: object) -> None:
+        raise Told
+
+    before = signal.signal(signal.SIGTERM, tell)
+    try:
+        started.launcher.start()
+        started.launcher.wait_ready(20)
+        threading.Timer(0.5, lambda: signal.pthread_kill(threading.get_ident(), signal.SIGTERM)).start()
+        ended = threading.Event()
+        fuse = threading.Timer(20, lambda: (ended.set(), started.launcher.stop(grace=0)))
+        fuse.start()
+        with pytest.raises(Told):
+            started.launcher.wait()
+        assert not ended.is_set(), "only the end of the engine woke it"
+        fuse.cancel()
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 @pytest.mark.parametrize("started", ["silent"], indirect=True)

@@ -20,6 +20,9 @@ PARSE = "_Z19common_params_parseiPPcR13common_params13llama_examplePFviS0_E"
 SERVER_EXAMPLE = 12
 """LLAMA_EXAMPLE_SERVER (common/common.h): which of llama.cpp's programs the flags are for."""
 
+_GLANCE = 0.1
+"""Seconds between two looks at whether it was told to stop."""
+
 _MARKS = (0x4C4F4E47, 0x53484F52)
 
 
@@ -80,7 +83,8 @@ def main(flags: list[str]) -> int:
     told = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: told.set())
-    told.wait()
+    while not told.wait(_GLANCE):  # one of the server's threads may be the one that the signal interrupts
+        pass
     del server  # ends its threads
     return 0
 
