@@ -145,24 +145,26 @@ def report(servers: Sequence[Server], found: dict[tuple[str, int], list[tuple[fl
     def rate(name: str, at_once: int) -> float:
         return statistics.median(rate for rate, _ in found[name, at_once])
 
+    def first(name: str, at_once: int) -> float:
+        return statistics.median(first for _, first in found[name, at_once])
+
     header = ["server", "start s", *(f"tok/s at {n}" for n in ROUNDS), *(f"TTFT ms at {n}" for n in ROUNDS)]
     rows = []
     for server in servers:
         rates = [f"{rate(server.name, n):.0f}" for n in ROUNDS]
-        firsts = [f"{1000 * statistics.median(first for _, first in found[server.name, n]):.0f}" for n in ROUNDS]
+        firsts = [f"{1000 * first(server.name, n):.0f}" for n in ROUNDS]
         rows.append((server.name, f"{server.first:.1f}", *rates, *firsts))
     print_table(header, rows)
     for at_once in ROUNDS:
-        print_goal(
-            f"tokens/s against plain vLLM, {at_once} at once", rate(OURS, at_once) / rate(PLAIN, at_once), ">=", 0.98, "x"
-        )
+        print_goal(f"tokens-vs-plain-{at_once}-at-once", rate(OURS, at_once) / rate(PLAIN, at_once), ">=", 0.98, "x")
     for at_once in ROUNDS:
-        ratio = rate(OURS, at_once) / rate(TUNED, at_once)
-        print_goal(f"tokens/s against the same arguments, {at_once} at once", ratio, ">=", 0.98, "x")
+        print_goal(f"tokens-vs-same-arguments-{at_once}-at-once", rate(OURS, at_once) / rate(TUNED, at_once), ">=", 0.98, "x")
+    for at_once in ROUNDS:
+        print_goal(f"first-token-vs-plain-{at_once}-at-once", first(PLAIN, at_once) / first(OURS, at_once), ">=", 0.98, "x")
     if (os.cpu_count() or 0) <= 2:
         best = statistics.median(rate(OURS, n) / rate(PLAIN, n) for n in ROUNDS)
-        print_goal("tokens/s against plain vLLM on two cores, median", best, ">=", 1.25, "x")
-    print_goal("seconds that the launcher adds to a start", next(s.own for s in servers if s.name == OURS), "<=", 1.0, " s")
+        print_goal("tokens-vs-plain-on-two-cores-median", best, ">=", 1.25, "x")
+    print_goal("launcher-share-of-the-start", next(s.own for s in servers if s.name == OURS), "<=", 1.0, " s")
 
 
 def main() -> None:
