@@ -94,7 +94,7 @@ def _make_launcher(run: Run, folder: Path, progress: Progress, log: TextIO | Non
         port=run.port,
         grace=run.grace,
         arguments=(serving.arguments, *(wish.arguments for _, wish in adapters), run.arguments),
-        geometry=read_shape(folder),
+        geometry=read_shape(folder, draft),
         adapters=tuple(adapter for adapter, _ in adapters),
         speculation=speculation,
         draft=draft,

@@ -175,6 +175,50 @@ def test_pods_get_as_many_gpus_as_the_version_needs(longshore: CommandLine, larg
     assert "is not in the catalogue" in longshore("render", "m:1", "--gpu", "t5").error
 
 
+@pytest.fixture
+def quick(longshore: CommandLine, tmp_path: Path) -> str:
+    """A version for which another guesses; what both keep of a token is what takes the memory."""
+    for name, layers in (("small", 4), ("base", 8)):
+        config = LARGE | {"num_hidden_layers": layers, "vocab_size": 1024, "max_position_embeddings": 8_000_000}
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "config.json").write_text(json.dumps(config))
+        (tmp_path / name / "pytorch_model.bin").write_bytes(bytes(1000 * layers))
+    serve = tmp_path / "serve.yaml"
+    serve.write_text("speculative: {method: draft, model: small:1}")
+    assert longshore("push", tmp_path / "small", "small:1", "--no-check").code == 0
+    assert longshore("push", tmp_path / "base", "quick:1", "--serve", serve, "--no-check").code == 0
+    assert longshore("push", tmp_path / "base", "alone:1", "--no-check").code == 0
+    return "quick:1"
+
+
+def test_a_draft_counts(longshore: CommandLine, quick: str) -> None:
+    per_token = 2 * 8 * 128 * 2
+    alone, both = (longshore("fit", name, "--gpu", "l4", "--json").json for name in ("alone:1", quick))
+    assert alone["facts"]["draft"] is None
+    assert both["facts"]["draft"]["weights"]["layers"] > 0
+    (plain,), (found,) = alone["fits"], both["fits"]
+    assert (plain["cache_per_token"], plain["draft_per_token"], plain["budget"]["draft"]) == (8 * per_token, 0, 0)
+    assert (found["cache_per_token"], found["draft_per_token"]) == (12 * per_token, 4 * per_token)
+    assert 4000 <= found["budget"]["draft"] <= 4001
+    assert found["context"] == pytest.approx(plain["context"] * 8 / 12, rel=0.02)
+    told = longshore("fit", quick, "--gpu", "l4").out
+    assert "  draft        LlamaForCausalLM, " in told
+    assert "    draft      0.0 GiB, and 16.4 kB of the cache per token" in told
+    assert "draft" not in longshore("fit", "alone:1", "--gpu", "l4").out
+    taken = longshore("render", quick, "--gpu", "l4", "--json").json[-1]["spec"]["predictor"]["model"]["args"]
+    assert taken[2:] == found["arguments"]
+
+
+def test_a_draft_that_is_too_much_says_what_would_fit(longshore: CommandLine, quick: str) -> None:
+    (alone,) = longshore("fit", "alone:1", "--gpu", "l4", "--gpus", "1", "--json").json["fits"]
+    asked = ("--gpu", "l4", "--gpus", "1", "--context", str(alone["context"]))
+    assert longshore("fit", "alone:1", *asked).code == 0
+    refused = longshore("fit", quick, *asked)
+    assert refused.code == 1
+    assert "quick:1 does not fit l4: 1 × " in refused.error
+    assert "; or without its draft, on 1 × l4; or " in refused.error
+
+
 def test_a_version_that_needs_several_nodes_is_not_rendered(longshore: CommandLine, tmp_path: Path) -> None:
     huge = tmp_path / "huge"
     huge.mkdir()

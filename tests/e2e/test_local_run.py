@@ -22,8 +22,9 @@ import yaml
 
 from longshore import Registry
 from longshore_runtime.pull.sources.file import FileSource
-from longshore_runtime.serve.fit.memory import Batch, lay_out
+from longshore_runtime.serve.fit.memory import Batch
 from longshore_runtime.serve.fit.parallel import Split
+from longshore_runtime.serve.fit.pool import lay_out
 from longshore_runtime.serve.fit.reading import read_geometry
 from longshore_runtime.serve.logs import read_words
 from support.command import CommandLine, Outcome

@@ -55,7 +55,7 @@ def deploy(
         raise LongshoreError(
             "a pod cannot read this machine's folders", "push the version to a registry in a bucket: --registry s3://…"
         )
-    objects = desired_objects(served, read_placement(served.serving, served.base, **placement))
+    objects = desired_objects(served, read_placement(served.serving, served.base, served.draft, **placement))
     progress = Stopwatch(open_progress())
     cluster = Cluster(context)
     applied = deployment.apply(cluster, objects, force=force)

@@ -92,14 +92,18 @@ def fit(
 
 
 def _read_target(target: str, registry: str | None) -> tuple[str, Geometry]:
-    """The title and the geometry of what is named: an address, a folder, or a version, of an adapter its base."""
+    """The title and the geometry of what is named: an address, a folder, or a version, of an adapter its base.
+
+    Of a version that names a draft, with the draft's.
+    """
     found = find_target(target, registry)
-    (base, *_), _ = find_parts(found)
+    (base, *others), _ = find_parts(found)
+    draft = next((part for part in others if part.role == "draft"), None)
     title = found.title
     if base.uri != found.uri:
         title = f"{title} on {base.name}"
     open_progress().say(f"reading the headers of {title}")
-    return title, read_geometry(open_source(base.uri))
+    return title, read_geometry(open_source(base.uri), open_source(draft.uri) if draft else None)
 
 
 def _read_file(path: Path) -> dict[str, GPU]:
@@ -160,6 +164,9 @@ def _describe(geometry: Geometry) -> Iterator[tuple[str, str]]:
         yield "context", f"{geometry.context} tokens"
     if geometry.layers:
         yield "cache", f"{format_size(memory.cache_per_token(geometry))} per token"
+    if draft := geometry.draft:
+        kept = f"cache {format_size(memory.cache_per_token(draft))} per token"
+        yield "draft", f"{draft.architecture}, {_millions(draft.parameters)}, {_gib(draft.weights.total)}, {kept}"
 
 
 def _describe_layers(layers: Layers) -> str:
@@ -185,6 +192,8 @@ def _explain(geometry: Geometry, found: Fit) -> Iterator[tuple[str, str]]:
     spent = found.budget
     yield "per GPU", f"{_gib(spent.memory)} {found.gpu.interconnect}, of which the engine takes {_gib(spent.usable)}"
     yield "  weights", _gib(spent.weights)
+    if geometry.draft:
+        yield "  draft", f"{_gib(spent.draft)}, and {format_size(found.draft_per_token)} of the cache per token"
     yield "  activations", f"{_gib(spent.activations)} for {found.batch.tokens} tokens in a step"
     yield "  graphs", _gib(spent.graphs)
     yield "  runtime", _gib(spent.runtime)

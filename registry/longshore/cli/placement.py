@@ -57,6 +57,7 @@ def placement_options(command: Command) -> Command:
 def read_placement(
     serving: Serving,
     version: Version | None = None,
+    draft: Version | None = None,
     *,
     namespace: str,
     gpus: int | None,
@@ -74,9 +75,9 @@ def read_placement(
     cache_size: str | None = None,
     keys: str | None = None,
 ) -> Any:
-    """The Placement that the options describe; what they leave out is as the version wishes. `gpu` needs the version.
+    """The Placement that the options describe; what they leave out is as the version wishes.
 
-    Imports kserve, which takes seconds.
+    `gpu` needs the version, and its `draft`. Imports kserve, which takes seconds.
     """
     from longshore.fleet.objects import Placement  # isort: skip # says what to install where kubernetes is absent
     from longshore.fleet.attachments import Attachments
@@ -85,7 +86,7 @@ def read_placement(
     if gpu is not None and version is not None:
         if gpus is not None:
             raise click.UsageError("--gpu works out how many GPUs a pod gets: leave --gpus out")
-        gpus, arguments = _divide(version, serving, gpu)
+        gpus, arguments = _divide(version, draft, serving, gpu)
     wish = serving.scaling or ScalingDefaults()
     low = _first(least, wish.min, 1)
     # A limit that is given bounds the wish on its other side.
@@ -99,13 +100,13 @@ def read_placement(
     return Placement(namespace, gpus, images, service_account, scaling, arguments, attachments, overlap)
 
 
-def _divide(version: Version, serving: Serving, name: str) -> tuple[int, tuple[str, ...]]:
-    """How many GPUs of a kind a pod of the version gets, and the engine's options for that which the version has not set."""
+def _divide(version: Version, draft: Version | None, serving: Serving, name: str) -> tuple[int, tuple[str, ...]]:
+    """How many GPUs of a kind a pod of the version and its draft gets, and the engine's options for that which are not set."""
     gpu, own = find_gpu(name), serving.arguments
     wish = read_wish([own], gpu.per_node)
     if wish is None:
         raise LongshoreError(f"{version.reference} says itself how it is divided", "say how many GPUs that takes: --gpus N")
-    geometry = read_geometry(open_source(version.uri))
+    geometry = read_geometry(open_source(version.uri), open_source(draft.uri) if draft else None)
     found = fit(geometry, gpu, wish)
     if isinstance(found, Misfit):
         raise refusal(version.reference, [found])

@@ -37,7 +37,7 @@ def render(
 
     opened = Registry(registry)
     served = opened.compose(reference, adapters)
-    objects = desired_objects(served, read_placement(served.serving, served.base, **placement))
+    objects = desired_objects(served, read_placement(served.serving, served.base, served.draft, **placement))
     if urlsplit(served.base.uri).scheme == "file":
         click.echo("note: a pod cannot read this machine's folders; push to s3:// before you apply this", err=True)
     if folder is not None:

@@ -73,7 +73,7 @@ def build_launcher(
         port=options.port,
         grace=options.grace,
         arguments=(serving.arguments, *(wish.arguments for _, wish in adapters), tuple(for_engine)),
-        geometry=read_shape(options.model_dir),
+        geometry=read_shape(options.model_dir, draft),
         adapters=tuple(adapter for adapter, _ in adapters),
         speculation=speculation,
         draft=draft,

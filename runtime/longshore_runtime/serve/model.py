@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection
+from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
@@ -97,13 +98,15 @@ def _read(directory: Path) -> tuple[ModelFacts, Serving]:
     return read_facts({file.path: file.location for file in tree.scan(directory)}), Serving()
 
 
-def read_shape(directory: Path) -> Geometry | None:
+def read_shape(directory: Path, draft: Path | None = None) -> Geometry | None:
     """The geometry of the model in `directory`, None where its files do not tell it: the engine then judges for itself.
 
-    Of weights that are still to come the headers are there already.
+    With it that of the `draft` in another folder, where its files tell that. Of weights that are still to come the headers
+    are there already.
     """
     handover = read_handover(directory)
     try:
-        return read_geometry(Folder(directory, handover.weights if handover else {}))
+        found = read_geometry(Folder(directory, handover.weights if handover else {}))
     except InvalidModel:
         return None
+    return replace(found, draft=read_shape(draft)) if draft else found

@@ -125,6 +125,38 @@ def test_gpus_imply_how_the_model_is_divided(name: str, count: int, arguments: t
     assert " ".join(own) == derived
 
 
+@pytest.mark.parametrize(
+    ("name", "draft", "count", "arguments", "derived"),
+    [
+        ("Llama-3.1-70B", "Llama-3.2-1B", 2, (), "--tensor-parallel-size 2 --max-model-len 10240"),
+        # An option of one's own says nothing of that one's memory.
+        ("Llama-3.1-70B", "Llama-3.2-1B", 2, ("--speculative-config={}",), "--tensor-parallel-size 2 --max-model-len 19456"),
+        ("Llama-3.1-70B", "Llama-3.1-8B", 4, ("--max-model-len", "4k"), "--tensor-parallel-size 4"),
+        ("Qwen2.5-32B", "Qwen2.5-0.5B", 1, (), "--max-model-len 27648"),
+        ("Qwen2.5-14B", "Qwen2.5-7B", 2, (), "--tensor-parallel-size 2"),  # in place of two copies
+    ],
+)
+def test_a_draft_counts_where_a_model_is_divided(
+    name: str, draft: str, count: int, arguments: tuple[str, ...], derived: str
+) -> None:
+    geometry, guessing = (next(model for model in MODELS if model.name == found).geometry() for found in (name, draft))
+    machine = Host("cuda", 512 * GIB, 64, (replace(H100, per_node=count),) * count)
+    task = Task(Path("/m"), "m", FACTS, "0.0.0.0", 8080, 30, (arguments,), replace(geometry, draft=guessing))
+    tokens = VLLM().command(task, machine)[3:]
+    own = [token for token in tokens[tokens.index("--shutdown-timeout") + 2 :] if token not in arguments]
+    assert " ".join(own) == derived
+
+
+def test_a_draft_counts_on_a_cpu() -> None:
+    geometry = next(model for model in MODELS if model.name == "SmolLM2-135M-Instruct").geometry()
+    task = Task(Path("/m"), "m", FACTS, "0.0.0.0", 8080, 30, (), geometry)
+    alone, both = (replace(task, geometry=found) for found in (geometry, replace(geometry, draft=geometry)))
+    for memory, expected in ((24, (8 * 8192 * 23040, 2 * 8 * 8192 * 23040)), (1, (GIB // 4, GIB // 4))):
+        commands = [VLLM().command(found, Host("cpu", memory * GIB, 2)) for found in (alone, both)]
+        assert tuple(int(value_of("--kv-cache-memory-bytes", tokens) or 0) for tokens in commands) == expected
+    assert [value_of("--max-model-len", tokens) for tokens in commands] == [None, "5120"]
+
+
 def test_a_group_of_pods_is_one_engine_of_which_the_first_answers() -> None:
     geometry = next(model for model in MODELS if model.name == "Llama-3.1-405B").geometry()
     machine = Host("cuda", 512 * GIB, 64, (replace(H100, per_node=8),) * 8)

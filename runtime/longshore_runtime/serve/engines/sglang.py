@@ -231,8 +231,11 @@ def _derive(task: Task, machine: Host, given: Sequence[Option]) -> list[str]:
     arguments += ["--enable-metrics", "--log-level-http", "warning"]  # the relay's line for a request says more
     if task.geometry and task.geometry.task == "embed":
         arguments += ["--is-embedding"]
-    if task.geometry and machine.gpus and not DIVIDING & {option.name for option in given}:
-        arguments += _divide(machine.gpus, task.geometry, given)
+    names = {option.name for option in given}
+    if task.geometry and machine.gpus and not DIVIDING & names:
+        # Where an option says otherwise how to guess, that draft's memory is not known.
+        geometry = replace(task.geometry, draft=None) if "speculative-algorithm" in names else task.geometry
+        arguments += _divide(machine.gpus, geometry, given)
     if task.geometry and task.geometry.task == "generate":
         arguments += _parser_arguments(task.geometry.parsers)
     return arguments + _speculation_arguments(task.speculation, task.draft)

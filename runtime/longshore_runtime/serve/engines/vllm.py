@@ -29,6 +29,7 @@ from longshore_runtime.serve.engines.vllm_plugin import GROUP, LOAD_FORMAT, NAME
 from longshore_runtime.serve.fit.arguments import fit_arguments, parser_arguments
 from longshore_runtime.serve.fit.catalogue import GPU
 from longshore_runtime.serve.fit.geometry import Geometry
+from longshore_runtime.serve.fit.memory import cache_per_token
 from longshore_runtime.serve.fit.parallel import tensor_sizes
 from longshore_runtime.serve.fit.plan import Fit, Wish, fit
 from longshore_runtime.serve.fit.wishes import read_wish
@@ -173,14 +174,16 @@ def _derive(task: Task, machine: Host) -> list[str]:
     arguments += ["--host", task.host, "--port", str(task.port)]
     arguments += ["--disable-uvicorn-access-log"]  # the gate's says more, and has no line for each probe
     arguments += ["--shutdown-timeout", str(task.grace)]
+    geometry = _find_geometry(task)
     if machine.device == "cpu":
-        cache = _cpu_cache(task.facts, machine)
+        draft = geometry.draft if geometry else None
+        cache = _cpu_cache(task.facts, draft, machine)
         arguments += ["--enforce-eager", "--kv-cache-memory-bytes", str(cache)]
-        arguments += _cpu_context(task.facts, cache)
-    elif task.geometry and machine.gpus and task.group:
-        arguments += _divide(machine.gpus, task.geometry, task.group, read_wish(task.arguments, len(machine.gpus)))
-    elif task.geometry and machine.gpus:
-        arguments += _fit_to(machine.gpus, task.geometry, read_wish(task.arguments, len(machine.gpus)))
+        arguments += _cpu_context(task.facts, draft, cache)
+    elif geometry and machine.gpus and task.group:
+        arguments += _divide(machine.gpus, geometry, task.group, read_wish(task.arguments, len(machine.gpus)))
+    elif geometry and machine.gpus:
+        arguments += _fit_to(machine.gpus, geometry, read_wish(task.arguments, len(machine.gpus)))
     if task.group:
         arguments += ["--nnodes", str(task.group.size), "--node-rank", str(task.group.index)]
         arguments += ["--master-addr", task.group.leader]
@@ -191,6 +194,12 @@ def _derive(task: Task, machine: Host) -> list[str]:
     return (
         arguments + _speculation_arguments(task.speculation, task.draft) + _adapter_arguments(task.adapters, task.more_adapters)
     )
+
+
+def _find_geometry(task: Task) -> Geometry | None:
+    """The model's, without its draft where an option says otherwise how to guess: that one's memory is not known."""
+    names = {option.name for arguments in task.arguments for option in group_options(arguments)}
+    return replace(task.geometry, draft=None) if task.geometry and "speculative-config" in names else task.geometry
 
 
 def _speculation_arguments(speculation: Speculation | None, draft: Path | None) -> list[str]:
@@ -248,21 +257,23 @@ def _divide(gpus: Sequence[GPU], geometry: Geometry, group: Group, wish: Wish | 
     return [*arguments, "--pipeline-parallel-size", str(group.size)]
 
 
-def _cpu_cache(facts: ModelFacts, machine: Host) -> int:
+def _cpu_cache(facts: ModelFacts, draft: Geometry | None, machine: Host) -> int:
     """Bytes for the KV cache on a CPU: eight requests of full length, 1 GiB or more, within 40 % of what the weights leave."""
-    wanted = max(GIB, 8 * _cache_per_token(facts) * (facts.context_length or 0))
-    free = int(0.4 * max(0, machine.memory - 2 * facts.weight_bytes))
+    wanted = max(GIB, 8 * _cache_per_token(facts, draft) * (facts.context_length or 0))
+    weights = facts.weight_bytes + (draft.weights.total if draft else 0)
+    free = int(0.4 * max(0, machine.memory - 2 * weights))
     return max(GIB // 4, min(wanted, free))
 
 
-def _cpu_context(facts: ModelFacts, cache: int) -> list[str]:
+def _cpu_context(facts: ModelFacts, draft: Geometry | None, cache: int) -> list[str]:
     """`--max-model-len` where a request of full length would not fit the cache."""
-    per_token = _cache_per_token(facts)
+    per_token = _cache_per_token(facts, draft)
     if not facts.context_length or per_token * facts.context_length <= cache:
         return []
     return ["--max-model-len", str(max(1024, int(cache / per_token) // 1024 * 1024))]
 
 
-def _cache_per_token(facts: ModelFacts) -> int:
-    """KV bytes per token: 2 (K and V) × layers × KV heads × head size × 2 bytes (vLLM's 16-bit cache)."""
-    return 2 * 2 * (facts.layers or 0) * (facts.kv_heads or 0) * (facts.head_dim or 0)
+def _cache_per_token(facts: ModelFacts, draft: Geometry | None) -> int:
+    """KV bytes per token: 2 (K and V) × layers × KV heads × head size × 2 bytes (vLLM's 16-bit cache), a draft's too."""
+    own = 2 * 2 * (facts.layers or 0) * (facts.kv_heads or 0) * (facts.head_dim or 0)
+    return own + (cache_per_token(draft) if draft else 0)

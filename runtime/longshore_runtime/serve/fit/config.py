@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-TEXT_PARTS = ("text_config", "llm_config", "language_config", "thinker_config")
-"""Where models with several parts keep the language model's own configuration."""
+TEXT_PARTS = ("text_config", "llm_config", "language_config", "thinker_config", "transformer_layer_config")
+"""Where models with several parts keep the language model's own configuration, and drafts of Speculators their layers'."""
 
 
 @dataclass(frozen=True)

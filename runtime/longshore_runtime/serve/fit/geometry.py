@@ -76,7 +76,7 @@ class Geometry:
 
     `parameters` are counted in the tensors where they tell it, otherwise from the shapes; `active` are those that
     one token passes through. `weights` are bytes as the engine loads them, `dtype` is what it computes in.
-    `towers` names the encoders for other things than text.
+    `towers` names the encoders for other things than text. `draft` is the second model that guesses for this one.
     """
 
     architecture: str
@@ -100,6 +100,12 @@ class Geometry:
     towers: tuple[str, ...] = ()
     tied: bool = False
     parsers: Parsers = NO_PARSERS
+    draft: Geometry | None = None
+
+    @property
+    def models(self) -> tuple[Geometry, ...]:
+        """The model, and its draft, where it has one."""
+        return (self, self.draft) if self.draft else (self,)
 
     @property
     def attention(self) -> str:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from longshore_runtime.serve.fit.attention import group_sizes
 from longshore_runtime.serve.fit.catalogue import GPU
 from longshore_runtime.serve.fit.geometry import Geometry, Layers
 from longshore_runtime.serve.fit.parallel import Split
@@ -15,6 +14,9 @@ UTILISATION = 0.92
 
 BLOCK = 16
 """Tokens per block of the cache (`CacheConfig.block_size`)."""
+
+GROWING = frozenset({"full", "latent"})
+"""Kinds of layers that remember every token."""
 
 
 @dataclass(frozen=True)
@@ -79,66 +81,13 @@ def cache_per_token(geometry: Geometry, split: Split | None = None, width: int =
     Multi-head attention: 2 × layers × KV heads × head size × width. Windows have stopped growing by then.
     """
     split = split or Split()
-    growing = (layers for layers in geometry.layers if layers.kind in ("full", "latent"))
-    return sum(_stage(layers.count, split) * token_bytes(layers, split, width) for layers in growing)
+    growing = (layers for layers in geometry.layers if layers.kind in GROWING)
+    return sum(stage_layers(layers, split) * token_bytes(layers, split, width) for layers in growing)
 
 
-def _stage(count: int, split: Split) -> int:
-    return -(-count // split.pipeline)
-
-
-@dataclass(frozen=True)
-class Pool:
-    """The cache of one GPU as vLLM lays it out: blocks of `page` bytes, of which a sequence takes some per group."""
-
-    page: int
-    block: int
-    groups: tuple[tuple[Layers, int], ...]
-    in_flight: int
-
-    def blocks(self, length: int) -> int:
-        """Blocks of a sequence of that many tokens, over all groups of layers."""
-        return sum(count * self._blocks_of(layers, length) for layers, count in self.groups)
-
-    def _blocks_of(self, layers: Layers, length: int) -> int:
-        """⌈n/B⌉, of windows no more than ⌈(window − 1 + tokens in flight)/B⌉ + 1, of recurrent layers one.
-
-        `SlidingWindowSpec.max_admission_blocks_per_request`, `MambaSpec.max_memory_usage_bytes`.
-        """
-        if layers.kind == "recurrent":
-            return 1
-        whole = -(-length // self.block)
-        if not layers.window:
-            return whole
-        return min(whole, -(-min(layers.window - 1 + self.in_flight, length) // self.block) + 1)
-
-    def sequences(self, memory: int, length: int) -> float:
-        """How many sequences of that many tokens so many bytes hold: vLLM's "maximum concurrency"."""
-        return memory // self.page / max(1, self.blocks(length))
-
-    def tokens(self, memory: int, length: int) -> int:
-        """Tokens in so many bytes, as vLLM reports them: its concurrency at that length, times the length."""
-        return int(self.sequences(memory, length) * length)
-
-
-def lay_out(geometry: Geometry, split: Split, batch: Batch, width: int = 2) -> Pool | None:
-    """The pool of a model's cache, None where nothing is kept.
-
-    One kind of layer: a block holds B tokens of all layers. Several kinds: groups of equally many layers
-    (`group_sizes`), all pages as large as the largest; recurrent layers make attention's blocks as long as
-    their state needs (`HybridAttentionMambaModelConfig.verify_and_update_config`).
-    """
-    kinds = geometry.layers
-    if not kinds:
-        return None
-    counts = tuple(_stage(layers.count, split) for layers in kinds)
-    size, groups = group_sizes(counts)
-    token = max((token_bytes(layers, split, width) for layers in kinds if layers.kind != "recurrent"), default=0)
-    state = max((-(-layers.state // split.tensor) for layers in kinds if layers.kind == "recurrent"), default=0)
-    block = max(BLOCK, -(-state // (token * BLOCK)) * BLOCK) if token else BLOCK
-    page = size * (block * token if token else state)
-    steps = 2 if split.pipeline == 1 else split.pipeline  # asynchronous scheduling keeps two batches in flight
-    return Pool(page, block, tuple(zip(kinds, groups, strict=True)), steps * batch.tokens)
+def stage_layers(layers: Layers, split: Split) -> int:
+    """How many of the layers the fullest stage has: ⌈L/P⌉."""
+    return -(-layers.count // split.pipeline)
 
 
 def activations(geometry: Geometry, split: Split, batch: Batch) -> int:
@@ -159,8 +108,8 @@ def activations(geometry: Geometry, split: Split, batch: Batch) -> int:
 
 
 def graphs(geometry: Geometry) -> int:
-    """CUDA graphs: ½ GiB and 6 MiB per layer. An estimate with a margin; vLLM's own profile replaces it at the start."""
-    return GIB // 2 + 6 * 1024**2 * geometry.layer_count
+    """CUDA graphs: ½ GiB and 6 MiB per layer, a draft's too. An estimate with a margin; vLLM's own profile replaces it."""
+    return GIB // 2 + 6 * 1024**2 * sum(model.layer_count for model in geometry.models)
 
 
 def runtime(split: Split) -> int:

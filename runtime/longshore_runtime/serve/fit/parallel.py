@@ -31,7 +31,18 @@ class Split:
 
 
 def find_obstacle(geometry: Geometry, tensor: int) -> str | None:
-    """Why the model's layers cannot be divided among `tensor` GPUs, or None.
+    """Why the model's layers, or its draft's, cannot be divided among `tensor` GPUs, or None.
+
+    vLLM divides a draft just as its model (`SpeculativeConfig._verify_and_get_draft_tp`).
+    """
+    if found := _find_own_obstacle(geometry, tensor):
+        return found
+    found = _find_own_obstacle(geometry.draft, tensor) if geometry.draft else None
+    return f"in the draft, {found}" if found else None
+
+
+def _find_own_obstacle(geometry: Geometry, tensor: int) -> str | None:
+    """The same of the model alone.
 
     vLLM 0.32: query heads divide (`ModelConfig.verify_with_parallel_config`); KV heads divide, or are copied a whole
     number of times (`LlamaAttention`); feed-forward and padded vocabulary divide (`divide` in the parallel layers);

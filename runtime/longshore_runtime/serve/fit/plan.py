@@ -10,9 +10,11 @@ from dataclasses import dataclass, replace
 
 from longshore_runtime.serve.fit import memory
 from longshore_runtime.serve.fit.catalogue import CATALOGUE, GPU, NO_FP8
+from longshore_runtime.serve.fit.drafts import draft_cache_per_token, draft_weights
 from longshore_runtime.serve.fit.geometry import Geometry
-from longshore_runtime.serve.fit.memory import GIB, Batch, Pool
+from longshore_runtime.serve.fit.memory import GIB, Batch
 from longshore_runtime.serve.fit.parallel import Split, find_obstacle, make_split, tensor_sizes
+from longshore_runtime.serve.fit.pool import Pool, lay_out
 from longshore_runtime.serve.fit.quantization import FP8_CAPABILITY, LEAST_CAPABILITY
 from longshore_runtime.serve.fit.weights import pack
 
@@ -46,7 +48,10 @@ class Wish:
 
 @dataclass(frozen=True)
 class Budget:
-    """Bytes on the fullest GPU: what the engine takes of it, what goes where, and what is left for the cache."""
+    """Bytes on the fullest GPU: what the engine takes of it, what goes where, and what is left for the cache.
+
+    `draft` are the weights of a model that guesses, 0 without one; what it keeps of the tokens is part of the cache.
+    """
 
     memory: int
     usable: int
@@ -54,11 +59,12 @@ class Budget:
     activations: int
     graphs: int
     runtime: int
+    draft: int = 0
 
     @property
     def cache(self) -> int:
         """What remains for the cache; below zero where the model does not fit."""
-        return self.usable - self.weights - self.activations - self.graphs - self.runtime
+        return self.usable - self.weights - self.draft - self.activations - self.graphs - self.runtime
 
 
 @dataclass(frozen=True)
@@ -66,7 +72,8 @@ class Fit:
     """A model on GPUs of one kind.
 
     `context` is what one sequence may have, `sequences` how many of that length fit at a time, `tokens` what the
-    cache holds in all, `replicas` how many copies a node has room for. `notes` say what was decided and why.
+    cache holds in all, `replicas` how many copies a node has room for. Of `cache_per_token` a draft keeps
+    `draft_per_token`. `notes` say what was decided and why.
     """
 
     gpu: GPU
@@ -81,6 +88,7 @@ class Fit:
     tokens: int
     nodes: int
     replicas: int
+    draft_per_token: int = 0
     notes: tuple[str, ...] = ()
 
     @property
@@ -132,9 +140,10 @@ def budget(geometry: Geometry, gpu: GPU, split: Split, batch: Batch, utilisation
         gpu.memory,
         int(gpu.memory * utilisation),
         memory.weights_per_gpu(geometry, split),
-        memory.activations(geometry, split, batch),
+        max(memory.activations(model, split, batch) for model in geometry.models),  # one computes after the other
         memory.graphs(geometry),
         memory.runtime(split),
+        draft_weights(geometry, split),
     )
 
 
@@ -160,7 +169,7 @@ def _try(geometry: Geometry, gpu: GPU, split: Split, wish: Wish) -> Fit | None:
     spent = budget(geometry, gpu, split, batch, wish.utilisation)
     if spent.cache < 0:
         return None
-    pool = memory.lay_out(geometry, split, batch, wish.cache_width)
+    pool = lay_out(geometry, split, batch, wish.cache_width)
     whole = geometry.context or wish.context or USEFUL_CONTEXT
     context, sequences, tokens = whole, batch.sequences, 0
     if pool is not None:
@@ -174,10 +183,11 @@ def _try(geometry: Geometry, gpu: GPU, split: Split, wish: Wish) -> Fit | None:
     per_node = wish.per_node or gpu.per_node
     nodes = -(-split.gpus // per_node)
     replicas = per_node // split.gpus if nodes == 1 else 0
-    per_token = memory.cache_per_token(geometry, split, wish.cache_width)
+    guessed = draft_cache_per_token(geometry, split, wish.cache_width)
+    per_token = memory.cache_per_token(geometry, split, wish.cache_width) + guessed
     return Fit(
         *(gpu, split, spent, batch, wish.cache_width, per_token),
-        *(wish.context or context, whole, sequences, tokens, nodes, replicas),
+        *(wish.context or context, whole, sequences, tokens, nodes, replicas, guessed),
     )
 
 
@@ -186,11 +196,11 @@ def _rounded(context: int, whole: int) -> int:
 
 
 def _unsuitable(geometry: Geometry, gpu: GPU) -> str | None:
-    """Why the GPU cannot compute what the model is packed in, or None."""
-    packed = geometry.quantization
-    least = LEAST_CAPABILITY.get(packed.method, 0) if packed else 0
-    if packed and gpu.capability and gpu.capability < least:
-        return f"{packed.method} weights need compute capability {least}, and {gpu.title} has {gpu.capability}"
+    """Why the GPU cannot compute what the model, or its draft, is packed in, or None."""
+    for packed in (model.quantization for model in geometry.models):
+        least = LEAST_CAPABILITY.get(packed.method, 0) if packed else 0
+        if packed and gpu.capability and gpu.capability < least:
+            return f"{packed.method} weights need compute capability {least}, and {gpu.title} has {gpu.capability}"
     return None
 
 
@@ -201,7 +211,8 @@ def _explain(geometry: Geometry, gpu: GPU, wish: Wish) -> str:
     where = "one" if split.gpus == 1 else str(split.gpus)
     if spent.cache < 0:
         missing = -spent.cache / GIB
-        return f"weights and overhead need {missing:.1f} GiB per GPU more than {where} × {gpu.name} can give"
+        what = "weights, draft and overhead" if geometry.draft else "weights and overhead"
+        return f"{what} need {missing:.1f} GiB per GPU more than {where} × {gpu.name} can give"
     needed = wish.context or min(USEFUL_CONTEXT, geometry.context or USEFUL_CONTEXT)
     count = wish.sequences or (1 if wish.context else USEFUL_SEQUENCES)
     left = f"{spent.cache / GIB:.1f} GiB that {where} × {gpu.name} have left for the cache"
@@ -215,6 +226,8 @@ def _advise(geometry: Geometry, gpu: GPU, wish: Wish, others: Mapping[str, GPU])
         yield shorter
     if wish.cache_width > NARROW and _smallest(geometry, gpu, replace(wish, cache_width=NARROW)):
         yield "an 8-bit cache: --kv-cache-dtype fp8"
+    if geometry.draft and (found := _smallest(replace(geometry, draft=None), gpu, wish)):
+        yield f"without its draft, on {found.split.gpus} × {gpu.name}"
     if (narrow := _narrower(geometry, gpu)) and (found := _smallest(narrow, gpu, wish)):
         yield f"the weights in FP8 on {found.split.gpus} × {gpu.name}"
     if (found := _smallest(geometry, gpu, replace(wish, gpus=0))) and found.split.gpus > most:
@@ -227,7 +240,7 @@ def _shorter(geometry: Geometry, gpu: GPU, wish: Wish) -> str | None:
     for split in splits(geometry, gpu, wish):
         batch = memory.default_batch(gpu)
         space = budget(geometry, gpu, split, batch, wish.utilisation).cache
-        pool = memory.lay_out(geometry, split, batch, wish.cache_width)
+        pool = lay_out(geometry, split, batch, wish.cache_width)
         if space > 0 and pool:
             best = max(best, longest(pool, space, wish.context or geometry.context or USEFUL_CONTEXT, wish.sequences or 1))
     best = best // ROUND * ROUND

@@ -74,8 +74,21 @@ class Tree(Protocol):
         ...
 
 
-def read_geometry(tree: Tree) -> Geometry:
-    """The geometry of the model in a tree. Raises InvalidModel, naming the file, when there is none that could be served."""
+def read_geometry(tree: Tree, draft: Tree | None = None) -> Geometry:
+    """The geometry of the model in a tree, with that of the `draft` that guesses for it.
+
+    Raises InvalidModel, naming the file, when there is none that could be served.
+    """
+    own = _read_geometry(tree)
+    if draft is None:
+        return own
+    try:
+        return replace(own, draft=_read_geometry(draft))
+    except InvalidModel as error:
+        raise InvalidModel(f"of the draft: {error.message}", error.hint) from error
+
+
+def _read_geometry(tree: Tree) -> Geometry:
     sizes = {file.path: file.size for file in tree.list_files()}
     names = weight_files(tree, sizes)
     if names and names[0].endswith(".gguf"):

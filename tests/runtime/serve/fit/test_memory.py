@@ -9,8 +9,9 @@ from hypothesis import strategies as st
 from longshore_runtime.serve.fit import memory
 from longshore_runtime.serve.fit.catalogue import CATALOGUE
 from longshore_runtime.serve.fit.geometry import Experts, Geometry, Layers, Parts
-from longshore_runtime.serve.fit.memory import GIB, Batch, lay_out
+from longshore_runtime.serve.fit.memory import GIB, Batch
 from longshore_runtime.serve.fit.parallel import Split
+from longshore_runtime.serve.fit.pool import lay_out
 from support.published import MODELS
 
 BY_NAME = {model.name: model.geometry() for model in MODELS}

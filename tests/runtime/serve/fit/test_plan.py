@@ -12,6 +12,7 @@ from longshore_runtime.serve.fit.geometry import Geometry
 from longshore_runtime.serve.fit.memory import GIB
 from longshore_runtime.serve.fit.parallel import find_obstacle
 from longshore_runtime.serve.fit.plan import Fit, Misfit, Wish, fit
+from longshore_runtime.serve.fit.pool import lay_out
 from support.published import MODELS
 
 BY_NAME = {model.name: model.geometry() for model in MODELS}
@@ -51,7 +52,7 @@ def test_a_fit_never_promises_more_than_there_is(geometry: Geometry, gpu: GPU, w
     # All weights lie somewhere: what the GPUs hold together is no less than the model.
     assert spent.weights * split.gpus >= geometry.weights.total
     # What is promised at that length goes into the cache, block by block.
-    pool = memory.lay_out(geometry, split, found.batch, wish.cache_width)
+    pool = lay_out(geometry, split, found.batch, wish.cache_width)
     assert pool is not None
     assert found.sequences * pool.blocks(found.context) * pool.page <= spent.cache
 
