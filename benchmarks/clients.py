@@ -87,7 +87,7 @@ def tool(name: str) -> Path:
 
 def installed(name: str, pins: Path) -> Path:
     """A folder in the cache with the packages of a file of pins."""
-    folder = cache_folder() / f"{name}-{hashlib.sha256(pins.read_bytes()).hexdigest()[:16]}"
+    folder: Path = cache_folder() / f"{name}-{hashlib.sha256(pins.read_bytes()).hexdigest()[:16]}"
     if not folder.exists():
         draft = Path(tempfile.mkdtemp(dir=cache_folder(), prefix=".draft-"))
         uv = [shutil.which("uv") or "uv", "pip", "install", "--quiet", "--require-hashes", "--no-deps", "--compile-bytecode"]

@@ -36,7 +36,6 @@ from benchmarks.report import print_goal, print_table
 from kubernetes import client, config, watch
 
 from longshore import Registry, __version__
-from longshore_runtime.manifest import Manifest
 from support.models import find_smollm2
 from support.servers import KEY, SECRET, run_versitygw
 from support.throttle import run_throttle
@@ -212,13 +211,11 @@ def own_contender(
     from longshore.fleet.attachments import Attachments
     from longshore.fleet.objects import Placement, desired_objects
 
-    registry = Registry()
-    version = registry.resolve("smollm2:1")
-    manifest: Manifest = registry.manifest(version)
+    served = Registry().compose("smollm2:1")
     placement = Placement(
         NAMESPACE, gpus=0, images=TAG_PREFIX, service_account=account, overlap=overlap, attachments=Attachments(cache)
     )
-    runtime, storage, own = desired_objects(version, manifest, placement)
+    runtime, storage, own = desired_objects(served, placement)
     create_cluster_object("clusterservingruntimes", runtime)
     create_cluster_object("clusterstoragecontainers", storage)
     assert own["spec"]["predictor"]["model"]["storageUri"] == uri

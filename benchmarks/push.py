@@ -203,7 +203,7 @@ def bench_imports(bench: Bench, where: str, rate: int | None = None) -> None:
 
 
 def _median(results: Sequence[Result], what: str) -> float:
-    return statistics.median(getattr(result, what) for result in results)
+    return float(statistics.median(getattr(result, what) for result in results))
 
 
 @contextmanager

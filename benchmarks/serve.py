@@ -94,7 +94,7 @@ def serving(name: str, command: Sequence[str], port: int, log: Path, **environme
 
 async def healthy(port: int) -> bool:
     try:
-        return (await ask(port, "/health", None)).status == 200
+        return bool((await ask(port, "/health", None)).status == 200)
     except OSError:
         return False
 
