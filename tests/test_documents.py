@@ -61,7 +61,7 @@ def test_the_adapters_commands_print_what_their_page_shows(longshore: CommandLin
     for seed, name in enumerate(("llama-sql", "llama-chat")):
         make_adapter(tmp_path / name, base, seed=seed)
     found = list(examples(ROOT / "docs/adapters.md"))
-    assert len(found) == 10
+    assert len(found) == 11
     for example in found:
         command = example.command.replace("file:///srv/models", (tmp_path / "other").as_uri())
         Example(command, example.shown).check(longshore, tmp_path)

@@ -10,8 +10,9 @@ from dataclasses import dataclass, replace
 from typing import TypeVar
 
 from longshore.cluster import Change, Cluster
+from longshore.fleet.adapters import may_have_adapters, read_adapters
 from longshore.fleet.names import label_value
-from longshore.fleet.state import ENGINE, HEALTH_PORT, INITIALIZER, POD_OF, Phase, State, read_state
+from longshore.fleet.state import ENGINE, HEALTH_PORT, INITIALIZER, POD_OF, Phase, State, is_ready, read_state
 from longshore.fleet.yaml import Object
 from longshore_runtime.errors import EngineFailed, Interrupted, LongshoreError, NotFound, Refused
 from longshore_runtime.serve.logs import read_words, show_line
@@ -43,8 +44,7 @@ def read_states(cluster: Cluster, namespace: str | None, model: str | None = Non
     selector = OURS + (f",longshore.dev/model={label_value(model)}" if model else "")
     services = cluster.list_objects(API, KIND, namespace, selector)
     pods = cluster.list_objects("v1", "Pod", namespace, POD_OF)
-    states = (read_state(service, [pod for pod in pods if _belongs(pod, service)]) for service in services)
-    told = (_with_word(cluster, state) for state in states)
+    told = (_ask(cluster, service, [pod for pod in pods if _belongs(pod, service)]) for service in services)
     return sorted(told, key=lambda state: (state.namespace, state.name))
 
 
@@ -120,11 +120,23 @@ def read_logs(cluster: Cluster, namespace: str, name: str, *, tail: int | None, 
             yield "(nothing yet)"
 
 
-def _with_word(cluster: Cluster, state: State) -> State:
-    """The state with what the pod says of its progress, where nothing else is to be said."""
-    if state.message or not state.pod or state.phase not in ("pulling", "loading"):
-        return state
-    return replace(state, message=_word_of_pod(cluster, state.namespace, state.pod, state.phase))
+def _ask(cluster: Cluster, service: Object, pods: Sequence[Object]) -> State:
+    """A service's state, with what its pods say themselves: of their progress where nothing else is to be said, of adapters."""
+    state = read_state(service, pods)
+    if state.pod and not state.message and state.phase in ("pulling", "loading"):
+        state = replace(state, message=_word_of_pod(cluster, state.namespace, state.pod, state.phase))
+    if may_have_adapters(service):
+        state = replace(state, adapters=read_adapters(list(_ask_ready(cluster, pods))))
+    return state
+
+
+def _ask_ready(cluster: Cluster, pods: Sequence[Object]) -> Iterator[str]:
+    """What the launchers of ready pods answer; after one that does not, or may not be asked, the others are spared."""
+    for pod in filter(is_ready, pods):
+        told = cluster.ask_pod(pod["metadata"]["namespace"], pod["metadata"]["name"], HEALTH_PORT, "state")
+        if told is None:
+            return
+        yield told
 
 
 def _belongs(pod: Object, service: Object) -> bool:

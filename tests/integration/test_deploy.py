@@ -23,6 +23,7 @@ from testbed.cluster import Cluster, eventually
 from testbed.fake_prometheus import FakePrometheus
 
 NAME = "m-1"
+STRICTLY = ("--server-side", "--dry-run=server", "--validate=strict", "--field-manager=longshore")
 
 
 @pytest.fixture
@@ -168,6 +169,27 @@ def test_a_services_mounts_take_the_place_of_its_runtimes_and_probes_reach_the_p
     assert (pod["terminationGracePeriodSeconds"], pod["enableServiceLinks"]) == (90, False)
     ports = control_plane.read("-n", namespace, "service", f"{NAME}-predictor")["spec"]["ports"]
     assert [port["targetPort"] for port in ports] in ([8080], ["http1"])
+
+
+def test_adapters_may_appear_on_a_claim(longshore: CommandLine, control_plane: Cluster, namespace: str) -> None:
+    """The API server holds the objects against KServe's schemas, strictly; KServe hands the mount on."""
+    options = ("-n", namespace, "--gpus", "0", "--adapters-dir", "pvc://team-adapters")
+    rendered = longshore("render", "m:1", *options).out
+    control_plane.kubectl("apply", *STRICTLY, "-f", "-", input=rendered)
+    done = longshore("deploy", "m:1", *options, "--no-wait")
+    assert done.code == 0, done.err
+    eventually(lambda: bool(control_plane.read("-n", namespace, "deployments")["items"]), "KServe makes a Deployment")
+    (made,) = control_plane.read("-n", namespace, "deployments")["items"]
+    pod = made["spec"]["template"]["spec"]
+    (container,) = pod["containers"]
+    volumes = {volume["name"]: volume for volume in pod["volumes"]}
+    mounts = {mount["mountPath"]: mount for mount in container["volumeMounts"]}
+    assert container["args"][-1] == "--adapters-dir=/mnt/adapters"
+    found = mounts["/mnt/adapters"]
+    assert (volumes[found["name"]]["persistentVolumeClaim"], found["readOnly"]) == ({"claimName": "team-adapters"}, True)
+    assert {"/tmp", "/dev/shm"} <= mounts.keys(), "what the runtime mounts stays"
+    (state,) = longshore("status", "m", "-n", namespace, "--json").json
+    assert state["adapters"] == []
 
 
 def test_a_version_that_is_served_is_not_deleted(longshore: CommandLine, control_plane: Cluster, namespace: str) -> None:

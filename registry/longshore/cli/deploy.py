@@ -10,6 +10,7 @@ import click
 from longshore.cli.options import adapters_option, json_option, registry_option
 from longshore.cli.output import Stopwatch, open_progress, print_json, print_table
 from longshore.cli.placement import placement_options, read_placement
+from longshore.fleet.adapters import SeenAdapter
 from longshore.fleet.names import service_name
 from longshore.registry import Registry
 from longshore_runtime.errors import LongshoreError
@@ -98,6 +99,17 @@ def status(model: str | None, namespace: str, all_namespaces: bool, context: str
     for state in states:
         if state.message:
             click.echo(f"{state.reference}: {state.message}" + (f"; {state.hint}" if state.hint else ""))
+        for adapter in state.adapters:
+            click.echo(f"{state.reference}: {_describe(adapter, state.pods[0])}")
+
+
+def _describe(adapter: SeenAdapter, ready: int) -> str:
+    """An adapter in a line: whether it is served, since when, and by how many of the ready pods where not by all."""
+    found = " ".join(filter(None, (adapter.name, f"sha256:{adapter.digest[:12]}" if adapter.digest else None)))
+    where = f", in {adapter.pods} of {ready} pods" if adapter.pods < ready else ""
+    if adapter.refused is not None:
+        return f"the adapter {found} is not served{where}: {adapter.refused}"
+    return f"serves the adapter {found}{', added while it runs' if adapter.late else ''}{where}"
 
 
 @click.command()

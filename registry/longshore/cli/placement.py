@@ -44,6 +44,7 @@ _OPTIONS = (
     click.option("--cache", metavar="PLACE", help="Pods share what they pull: a folder of the nodes, or pvc://CLAIM."),
     click.option("--cache-size", metavar="SIZE", help="At most so much, e.g. 500GiB; otherwise 85 % of the disk."),
     click.option("--keys", metavar="SECRET", help="The version must be signed by one of the public keys in this secret."),
+    click.option("--adapters-dir", metavar="PLACE", help="Also serve adapters that appear meanwhile: on pvc://CLAIM."),
 )
 
 
@@ -74,6 +75,7 @@ def read_placement(
     cache: str | None = None,
     cache_size: str | None = None,
     keys: str | None = None,
+    adapters_dir: str | None = None,
 ) -> Any:
     """The Placement that the options describe; what they leave out is as the version wishes.
 
@@ -95,7 +97,7 @@ def read_placement(
     signal = scale_on or wish.metric or "queue"
     target = scale_target or (wish.target if signal == (wish.metric or "queue") else None)
     scaling = Scaling(low, high, signal, target, prometheus, scale_query)
-    attachments = Attachments(cache, cache_size, keys)
+    attachments = Attachments(cache, cache_size, keys, adapters_dir)
     gpus, overlap = _first(gpus, serving.gpus, 1), pull == "overlap"
     return Placement(namespace, gpus, images, service_account, scaling, arguments, attachments, overlap)
 

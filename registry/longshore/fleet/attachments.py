@@ -1,4 +1,4 @@
-"""What pods get beside their model: the cache of their node, and the keys by which versions must be signed.
+"""What pods get beside their model: the cache of their node, keys by which versions must be signed, a place for adapters.
 
 The volumes belong to the InferenceService, whose pod it is; the initializer's mounts and environment to the storage container,
 which therefore has a name of its own: one without the volumes must stay for services that have none.
@@ -19,24 +19,35 @@ from longshore_runtime.pull.policy import DEFAULT_KEYS, KEYS, MODE
 CACHE_AT = "/var/cache/longshore"
 """Where containers see the cache."""
 
-_CACHE, _KEYS = "longshore-cache", "longshore-keys"
+ADAPTERS_AT = "/mnt/adapters"
+"""Where the launcher looks for adapters that come while it runs."""
+
+_CACHE, _KEYS, _ADAPTERS = "longshore-cache", "longshore-keys", "longshore-adapters"
 _NAME = r"[a-z0-9]([-a-z0-9.]*[a-z0-9])?"
 _CLAIM = re.compile(rf"pvc://({_NAME})/?")
 
 
 @dataclass(frozen=True)
 class Attachments:
-    """`cache` is a folder of the nodes or `pvc://CLAIM`, `cache_size` its limit; `keys` is the name of a secret."""
+    """`cache` is a folder of the nodes or `pvc://CLAIM`, `cache_size` its limit; `keys` is the name of a secret.
+
+    `adapters` is the `pvc://CLAIM` on which adapters may appear.
+    """
 
     cache: str | None = None
     cache_size: str | None = None
     keys: str | None = None
+    adapters: str | None = None
 
     @property
     def claim(self) -> str | None:
         """The claim that holds the cache, where one does."""
-        found = _CLAIM.fullmatch(self.cache or "")
-        return found[1] if found else None
+        return _find_claim(self.cache)
+
+    @property
+    def adapters_claim(self) -> str | None:
+        """The claim on which adapters may appear."""
+        return _find_claim(self.adapters)
 
     @property
     def suffix(self) -> str:
@@ -48,6 +59,11 @@ class Attachments:
     def as_root(self) -> bool:
         """Whether the initializer is root, whose folders the kubelet makes on a node and to which nobody else writes."""
         return self.cache is not None and self.claim is None
+
+
+def _find_claim(place: str | None) -> str | None:
+    found = _CLAIM.fullmatch(place or "")
+    return found[1] if found else None
 
 
 def check_attachments(attachments: Attachments) -> None:
@@ -63,30 +79,45 @@ def check_attachments(attachments: Attachments) -> None:
         parse_size(attachments.cache_size)
     if attachments.keys is not None and not re.fullmatch(_NAME, attachments.keys):  # an empty one, too: it would ask for none
         raise LongshoreError(f"{attachments.keys!r} is not the name of a secret", "give the secret that has the public keys")
+    if attachments.adapters is not None and attachments.adapters_claim is None:
+        raise LongshoreError(
+            f"{attachments.adapters!r} is no place where adapters may appear", "give a claim in the namespace: pvc://CLAIM"
+        )
 
 
 def pod_volumes(attachments: Attachments) -> list[Any] | None:
     """The volumes of the InferenceService's pods."""
     found = []
     if attachments.claim:
-        claim = k8s.V1PersistentVolumeClaimVolumeSource(claim_name=attachments.claim)
-        found.append(k8s.V1Volume(name=_CACHE, persistent_volume_claim=claim))
+        found.append(_claimed(_CACHE, attachments.claim))
     elif attachments.cache:
         folder = k8s.V1HostPathVolumeSource(path=attachments.cache, type="DirectoryOrCreate")
         found.append(k8s.V1Volume(name=_CACHE, host_path=folder))
     if attachments.keys:
         found.append(k8s.V1Volume(name=_KEYS, secret=k8s.V1SecretVolumeSource(secret_name=attachments.keys)))
+    if attachments.adapters_claim:
+        found.append(_claimed(_ADAPTERS, attachments.adapters_claim))
     return found or None
 
 
+def _claimed(name: str, claim: str) -> Any:
+    return k8s.V1Volume(name=name, persistent_volume_claim=k8s.V1PersistentVolumeClaimVolumeSource(claim_name=claim))
+
+
 def engine_mounts(attachments: Attachments) -> list[Any] | None:
-    """What the engine sees: the cache, where it can write to nothing but the pods' signs of life."""
-    if attachments.cache is None:
-        return None
-    return [
-        k8s.V1VolumeMount(name=_CACHE, mount_path=CACHE_AT, read_only=True),
-        k8s.V1VolumeMount(name=_CACHE, mount_path=f"{CACHE_AT}/leases", sub_path="leases"),
-    ]
+    """What the engine sees: the cache, where it can write to nothing but the pods' signs of life, and the adapters."""
+    found = []
+    if attachments.cache:
+        found.append(k8s.V1VolumeMount(name=_CACHE, mount_path=CACHE_AT, read_only=True))
+        found.append(k8s.V1VolumeMount(name=_CACHE, mount_path=f"{CACHE_AT}/leases", sub_path="leases"))
+    if attachments.adapters:
+        found.append(k8s.V1VolumeMount(name=_ADAPTERS, mount_path=ADAPTERS_AT, read_only=True))
+    return found or None
+
+
+def launcher_arguments(attachments: Attachments) -> list[str]:
+    """What the launcher is told of them."""
+    return [f"--adapters-dir={ADAPTERS_AT}"] if attachments.adapters else []
 
 
 def initializer_mounts(attachments: Attachments) -> list[Any] | None:

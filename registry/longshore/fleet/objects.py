@@ -20,7 +20,7 @@ from longshore.fleet.yaml import Object
 from longshore.version import Version
 from longshore_runtime.errors import LongshoreError
 from longshore_runtime.pull.sources import SOURCES
-from longshore_runtime.serve.engines import choose_engine
+from longshore_runtime.serve.engines import choose_engine, open_engine
 from longshore_runtime.serve.launcher import STOP_MARGIN
 
 try:
@@ -39,6 +39,7 @@ from longshore.fleet.attachments import (  # after kubernetes, whose absence is 
     engine_mounts,
     initializer_environment,
     initializer_mounts,
+    launcher_arguments,
     pod_volumes,
 )
 
@@ -217,6 +218,8 @@ def inference_service(served: Composition, placement: Placement) -> Object:
     folders = dict(zip(served.versions, places, strict=True))
     name = service_name(version.model, version.version, placement.namespace)
     engine = choose_engine(served.serving, served.manifest.model)
+    if placement.attachments.adapters and open_engine(engine).adapter_changes is None:
+        raise LongshoreError(f"{engine} takes no adapters while it runs", "leave --adapters-dir out")
     volumes, mounts = _shared_memory(placement.gpus)
     predictor = kserve.V1beta1PredictorSpec(
         **predictor_fields(placement.scaling, name, placement.namespace, engine),
@@ -253,6 +256,7 @@ def _arguments(served: Composition, placement: Placement, engine: str, folders: 
     args = [f"--served-model-name={served.base.model}"]
     args += [f"--draft={folders[served.draft]}"] if served.draft else []
     args += [f"--adapter={part.model}={folders[part]}" for part in served.adapters]
+    args += launcher_arguments(placement.attachments)
     if engine == DEFAULT_ENGINE and placement.arguments is not None:
         args += placement.arguments
     elif engine == DEFAULT_ENGINE and placement.gpus > 1:

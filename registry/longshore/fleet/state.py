@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from longshore.fleet.adapters import SeenAdapter
 from longshore.fleet.yaml import Object
 
 Phase = Literal["pending", "pulling", "loading", "ready", "failed", "stopping"]
@@ -26,7 +27,8 @@ _NO_CONTAINER = {"CreateContainerConfigError", "CreateContainerError", "RunConta
 class State:
     """Where a deployed version stands: `pods` are ready of wanted, `url` is the base of its OpenAI API.
 
-    `message` says why it is not further and `hint` what to do; `pod` is the one that they are about.
+    `message` says why it is not further and `hint` what to do; `pod` is the one that they are about. `adapters` are those
+    that its pods serve or refused, where they were asked.
     """
 
     namespace: str
@@ -39,6 +41,7 @@ class State:
     message: str | None = None
     hint: str | None = None
     pod: str | None = None
+    adapters: tuple[SeenAdapter, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -57,7 +60,7 @@ def read_state(service: Object, pods: Sequence[Object]) -> State:
     metadata, status = service["metadata"], service.get("status", {})
     notes = metadata.get("annotations", {})
     alive = [pod for pod in pods if "deletionTimestamp" not in pod["metadata"]]
-    ready = sum(_is_ready(pod) for pod in alive)
+    ready = sum(is_ready(pod) for pod in alive)
     finding, pod = _of_pods(alive)
     if "deletionTimestamp" in metadata:
         finding = _Finding("stopping")
@@ -92,9 +95,9 @@ def _of_pod(pod: Object) -> _Finding:
         for container in status.get(kind, []):
             if trouble := _trouble_of(container):
                 return trouble
-            if container["name"] in (INITIALIZER, ENGINE) and "running" in container.get("state", {}) and not _is_ready(pod):
+            if container["name"] in (INITIALIZER, ENGINE) and "running" in container.get("state", {}) and not is_ready(pod):
                 return _Finding("pulling" if phase == "pulling" else "loading")
-    if _is_ready(pod):
+    if is_ready(pod):
         return _Finding("ready")
     return _Finding("pending", _message_of(status, "PodScheduled"))
 
@@ -152,5 +155,6 @@ def _is_true(status: Object, kind: str) -> bool:
     return any(found["type"] == kind and found["status"] == "True" for found in status.get("conditions", []))
 
 
-def _is_ready(pod: Object) -> bool:
+def is_ready(pod: Object) -> bool:
+    """Whether a pod answers requests, by the kubelet's account."""
     return _is_true(pod.get("status", {}), "Ready")

@@ -15,6 +15,7 @@ from collections.abc import Callable, Collection
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from longshore_runtime import paths
 from longshore_runtime.digests import digest_bytes
@@ -23,6 +24,7 @@ from longshore_runtime.manifest import Manifest, parse
 from longshore_runtime.names import check_model
 from longshore_runtime.serve.client import Client
 from longshore_runtime.serve.engines.port import AdapterChanges
+from longshore_runtime.serve.state import AdapterState
 from longshore_runtime.serve.verification import find_flaw
 
 INTERVAL = 2.0
@@ -75,6 +77,13 @@ def take_adapter(source: Path, target: Path, base: str) -> Manifest:
     return manifest
 
 
+class _Refusal(NamedTuple):
+    """The digest (hex) of what is not served, and why."""
+
+    digest: str
+    reason: str
+
+
 class AdapterWatch:
     """Has the engine load what appears at a site, and forget what disappears. `taken` are names that others answer to."""
 
@@ -84,10 +93,17 @@ class AdapterWatch:
         self._site, self._taken, self._changes, self._client, self._say = site, frozenset(taken), changes, client, say
         self._copies = Path(tempfile.mkdtemp(prefix="longshore-adapters-"))
         self._loaded: dict[str, str] = {}
-        self._refused: dict[str, str] = {}
+        self._refused: dict[str, _Refusal] = {}
         self._old: list[tuple[float, Path]] = []
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._run, name="adapters", daemon=True)
+
+    @property
+    def states(self) -> tuple[AdapterState, ...]:
+        """What it has had the engine load, and what it refused, by name. Another thread may ask."""
+        served = [AdapterState(name, digest, late=True) for name, digest in list(self._loaded.items())]
+        refused = [AdapterState(name, found.digest, True, found.reason) for name, found in list(self._refused.items())]
+        return tuple(sorted(served + refused, key=lambda state: (state.name, state.refused is not None)))
 
     def start(self) -> None:
         """Look every few seconds from now on."""
@@ -107,14 +123,14 @@ class AdapterWatch:
         found = find_adapters(self._site.folder)
         for name in self._loaded.keys() - found.keys():
             self._unload(name)
-        self._refused = {name: digest for name, digest in self._refused.items() if found.get(name) == digest}
+        self._refused = {name: refusal for name, refusal in self._refused.items() if found.get(name) == refusal.digest}
         for name, digest in found.items():
-            if digest in (self._loaded.get(name), self._refused.get(name)):
+            if digest == self._loaded.get(name) or name in self._refused:
                 continue
             try:
                 self._load(name, digest)
             except (LongshoreError, OSError) as error:
-                self._refused[name] = digest
+                self._refused[name] = _Refusal(digest, str(error))
                 self._say(f"the adapter {name} is not served: {error}")
         self._sweep(time.monotonic())
 

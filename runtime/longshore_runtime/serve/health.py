@@ -8,11 +8,11 @@ from __future__ import annotations
 import json
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, NamedTuple
 
-from longshore_runtime.serve.state import Snapshot
+from longshore_runtime.serve.state import AdapterState, Snapshot
 
 UNREADY = 0.25
 """Share of the grace after which a silent engine gets no new requests, long before it is given up."""
@@ -22,7 +22,8 @@ UNREADY = 0.25
 class Condition:
     """All that the answers depend on. Seconds: since the `start`, until the start's `deadline`, of `silence`, of `grace`.
 
-    `begun`: it has answered a request once. `responsive`: its server answers at the moment.
+    `begun`: it has answered a request once. `responsive`: its server answers at the moment. `adapters` are those that it
+    serves, and those that it refused.
     """
 
     now: Snapshot
@@ -32,6 +33,7 @@ class Condition:
     responsive: bool = True
     silence: float = 0.0
     grace: float = 120.0
+    adapters: tuple[AdapterState, ...] = ()
 
 
 class Answer(NamedTuple):
@@ -81,13 +83,14 @@ JUDGES: dict[str, Callable[[Condition], Answer]] = {
 
 
 def describe(condition: Condition, running: int) -> dict[str, Any]:
-    """What `/state` answers with: the snapshot, `running` requests, and the three judgements."""
+    """What `/state` answers with: the snapshot, `running` requests, the adapters, and the three judgements."""
     verdicts = {path.strip("/"): judge(condition) for path, judge in JUDGES.items()}
     return condition.now.as_dict() | {
         "elapsed": round(condition.elapsed, 1),
         "deadline": condition.deadline,
         "running": running,
         "silence": round(condition.silence, 1),
+        "adapters": [asdict(adapter) for adapter in condition.adapters],
         **{name: {"ok": found.well, "reason": found.reason} for name, found in verdicts.items()},
     }
 

@@ -27,7 +27,7 @@ from longshore_runtime.serve.host import read_host
 from longshore_runtime.serve.logs import Sink
 from longshore_runtime.serve.ports import require_free_port
 from longshore_runtime.serve.processes import die_with_parent
-from longshore_runtime.serve.state import State
+from longshore_runtime.serve.state import AdapterState, State
 from longshore_runtime.serve.watch import Watch
 
 KEPT_LINES = 2000
@@ -119,6 +119,7 @@ class Launcher:
             responsive=watch is None or watch.responsive,
             silence=watch.silence if watch else 0.0,
             grace=self._stall_grace,
+            adapters=self._list_adapters(),
         )
         return condition, self._page.traffic().running
 
@@ -295,6 +296,13 @@ class Launcher:
             self._adapters = AdapterWatch(self._site, taken, self._changes, self._client, self._say)
             self._adapters.start()
         self.state.update(phase="ready", step="")
+
+    def _list_adapters(self) -> tuple[AdapterState, ...]:
+        """Those that were named at the start, once it has begun, and those that came later."""
+        if self._watch is None:
+            return ()
+        named = tuple(AdapterState(adapter.name, adapter.digest) for adapter in self._task.adapters)
+        return named + (self._adapters.states if self._adapters else ())
 
     def _look_away(self) -> None:
         if self._watch is not None:

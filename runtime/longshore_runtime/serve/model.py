@@ -38,14 +38,12 @@ def find_site(folder: Path | None, model: Path) -> Site | None:
     """Where adapters of the model in the folder `model` may appear. Raises LongshoreError where it has no manifest."""
     if folder is None:
         return None
-    manifest = model / paths.MANIFEST
-    if handover := read_handover(model):
-        return Site(folder, handover.manifest.digest)
-    if not manifest.is_file():
+    digest = _find_digest(model)
+    if digest is None:
         raise LongshoreError(
             f"{model} has no manifest, so nobody can tell which adapters are for it", "push it, and serve the version"
         )
-    return Site(folder, digest_bytes(manifest.read_bytes()))
+    return Site(folder, digest)
 
 
 def read_adapter(name: str, directory: Path) -> tuple[Adapter, Serving]:
@@ -53,7 +51,7 @@ def read_adapter(name: str, directory: Path) -> tuple[Adapter, Serving]:
     facts, serving = _read(directory)
     if not facts.adapter_rank:
         raise InvalidModel(f"{directory} holds no LoRA adapter", "name the folder that an adapter was pulled to")
-    return Adapter(name, directory, facts.adapter_rank), serving
+    return Adapter(name, directory, facts.adapter_rank, _find_digest(directory)), serving
 
 
 def choose_draft(serving: Serving, methods: Collection[str], draft: Path | None) -> tuple[Speculation | None, Path | None]:
@@ -86,6 +84,14 @@ def _method_of(draft: ModelFacts) -> Literal["draft", "eagle", "eagle3"]:
     if "eagle3" in name or "peagle" in name:
         return "eagle3"
     return "eagle" if name.startswith("eagle") and not name.startswith("eagle2") else "draft"  # Eagle 2.5 is a whole model
+
+
+def _find_digest(directory: Path) -> str | None:
+    """The digest (hex) of the manifest of what was pulled, or is being pulled, to `directory`; None where it has none."""
+    if handover := read_handover(directory):
+        return handover.manifest.digest
+    manifest = directory / paths.MANIFEST
+    return digest_bytes(manifest.read_bytes()) if manifest.is_file() else None
 
 
 def _read(directory: Path) -> tuple[ModelFacts, Serving]:

@@ -13,6 +13,19 @@ Phase = Literal["starting", "loading", "ready", "draining", "stopped", "failed"]
 
 
 @dataclass(frozen=True)
+class AdapterState:
+    """An adapter, by its name and the digest (hex) of its manifest, None where it has none.
+
+    `late`: it came while the engine ran. `refused` is why it is not served, None where it is.
+    """
+
+    name: str
+    digest: str | None = None
+    late: bool = False
+    refused: str | None = None
+
+
+@dataclass(frozen=True)
 class Snapshot:
     """One moment. `step` is what the engine says that it is doing.
 

@@ -17,6 +17,7 @@ from longshore_runtime.errors import LongshoreError
 from longshore_runtime.manifest import Manifest, Serving
 from longshore_runtime.pull.cache.settings import read_settings
 from longshore_runtime.pull.policy import KEYS, MODE
+from longshore_runtime.serve.__main__ import build_parser
 
 MANIFESTS = Path(__file__).parents[3] / "manifests"
 VARIANTS = {
@@ -26,10 +27,10 @@ VARIANTS = {
 }
 
 
-def render(attachments: Attachments) -> tuple[Any, Any, Any]:
+def render(attachments: Attachments, engine: str = "vllm") -> tuple[Any, Any, Any]:
     digest = "0" * 64
     version = Version("m", "1", digest, f"s3://models/m/trees/{digest}", "2026-11-21T10:00:00.000000Z", "ana")
-    served = Composition(version, version, Manifest(files=()), (), Serving())
+    served = Composition(version, version, Manifest(files=()), (), Serving(engine=engine))
     runtime, container, service = desired_objects(served, Placement(attachments=attachments))
     return runtime, container["spec"]["container"], service["spec"]["predictor"]
 
@@ -70,6 +71,22 @@ def test_the_keys_are_mounted_where_the_initializer_looks_for_them() -> None:
     assert predictor["storageContainerName"] == "longshore-cache-signed"
 
 
+def test_adapters_may_appear_where_the_launcher_looks_for_them() -> None:
+    runtime, initializer, predictor = render(Attachments(adapters="pvc://team-adapters"))
+    (volume,) = predictor["volumes"]
+    assert volume == {"name": volume["name"], "persistentVolumeClaim": {"claimName": "team-adapters"}}
+    options, rest = build_parser().parse_known_args(predictor["model"]["args"])
+    assert (mounts(predictor["model"]), rest) == ({str(options.adapters_dir): (volume["name"], True, None)}, [])
+    assert (runtime, initializer) == render(Attachments())[:2]
+    assert predictor["storageContainerName"] == "longshore", "the initializer has nothing to do with them"
+    together = render(Attachments("pvc://claim", keys="signers", adapters="pvc://claim"))[2]
+    names = [one["name"] for one in together["volumes"]]
+    assert len(names) == len(set(names)) == 3
+    assert {one["name"] for one in together["model"]["volumeMounts"]} < set(names)
+    with pytest.raises(LongshoreError, match="sglang takes no adapters while it runs; leave --adapters-dir out"):
+        render(Attachments(adapters="pvc://claim"), engine="sglang")
+
+
 def test_what_no_pod_could_be_given_is_refused() -> None:
     for attachments, why in (
         (Attachments("cache"), "no place for a cache"),
@@ -79,6 +96,9 @@ def test_what_no_pod_could_be_given_is_refused() -> None:
         (Attachments("/srv", "much"), "not a size"),
         (Attachments(keys=""), "'' is not the name of a secret"),
         (Attachments(keys="a/b"), "not the name of a secret"),
+        (Attachments(adapters="/srv/adapters"), "no place where adapters may appear; give a claim"),
+        (Attachments(adapters="pvc://claim/folder"), "no place where adapters may appear"),
+        (Attachments(adapters=""), "'' is no place where adapters may appear"),
     ):
         with pytest.raises(LongshoreError, match=why):
             render(attachments)

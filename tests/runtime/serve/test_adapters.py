@@ -18,6 +18,7 @@ from longshore_runtime.serve.engines.port import Task
 from longshore_runtime.serve.engines.vllm import VLLM
 from longshore_runtime.serve.launcher import Launcher
 from longshore_runtime.serve.model import find_site
+from longshore_runtime.serve.state import AdapterState
 from support.engine import TestEngine
 from support.models import flip_byte, make_adapter, make_model
 
@@ -144,6 +145,27 @@ def test_other_peoples_adapters_and_names_are_refused(bench: Bench, tmp_path: Pa
     assert "foreign is not served: it is an adapter of other:1 (sha256:" in said
     assert "fixed is not served: something else answers to this name" in said
     assert "whole is not served: it is no adapter" in said
+
+
+def test_what_is_served_and_what_is_not_can_be_asked_for(bench: Bench) -> None:
+    assert bench.watch.states == ()
+    bench.bring("sql")
+    bench.bring("own", folder="fixed")
+    bench.look()
+    refused, served = bench.watch.states
+    assert served == AdapterState("sql", bench.registry.resolve("sql:1").digest, late=True)
+    assert (refused.name, refused.digest) == ("fixed", bench.registry.resolve("own:1").digest)
+    assert refused.refused == "something else answers to this name; give the folder the name of another model"
+    shutil.rmtree(bench.folder / "sql")
+    flip_byte(bench.bring("sql", seed=1) / "adapter_model.safetensors")
+    bench.look()
+    states = [(state.name, state.digest, state.refused is None) for state in bench.watch.states]
+    digests = [bench.registry.resolve(f"sql:{number}").digest for number in (1, 2)]
+    assert states[1:] == [("sql", digests[0], True), ("sql", digests[1], False)], "the one before goes on"
+    shutil.rmtree(bench.folder / "fixed")
+    shutil.rmtree(bench.folder / "sql")
+    bench.look()
+    assert bench.watch.states == ()
 
 
 def test_only_folders_with_a_manifest_and_a_models_name_are_looked_at(bench: Bench) -> None:

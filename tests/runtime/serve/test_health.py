@@ -16,7 +16,7 @@ from longshore_runtime.serve.health import (
     judge_readiness,
     judge_startup,
 )
-from longshore_runtime.serve.state import Snapshot
+from longshore_runtime.serve.state import AdapterState, Snapshot
 
 STARTING = Condition(Snapshot("loading", "loading weights: 1/3 shards", 10, 30), begun=False, elapsed=12.4, deadline=913.0)
 READY = Condition(Snapshot("ready"), begun=True, elapsed=100.0, deadline=913.0, grace=120.0)
@@ -81,4 +81,12 @@ def test_the_port_answers_as_it_is(site: tuple[Site, HealthServer]) -> None:
     status, state = get(server, "/state?x")
     assert status == 200
     assert (state["phase"], state["running"], state["readyz"]) == ("ready", 3, {"ok": True, "reason": "ready"})
+    assert state["adapters"] == []
+    told.condition = replace(
+        READY, adapters=(AdapterState("sql", "d" * 64, late=True), AdapterState("x", refused="no adapter"))
+    )
+    assert get(server, "/state")[1]["adapters"] == [
+        {"name": "sql", "digest": "d" * 64, "late": True, "refused": None},
+        {"name": "x", "digest": None, "late": False, "refused": "no adapter"},
+    ]
     assert get(server, "/")[0] == 404

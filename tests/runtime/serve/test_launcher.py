@@ -19,11 +19,12 @@ from longshore_runtime.errors import EngineFailed, Refused
 from longshore_runtime.manifest import ModelFacts
 from longshore_runtime.serve import launcher as module
 from longshore_runtime.serve.engines import ENGINES, open_engine
-from longshore_runtime.serve.engines.port import Task
+from longshore_runtime.serve.engines.port import Adapter, Task
 from longshore_runtime.serve.group import Group
 from longshore_runtime.serve.health import judge_readiness, judge_startup
 from longshore_runtime.serve.launcher import Launcher
 from longshore_runtime.serve.ports import choose_port
+from longshore_runtime.serve.state import AdapterState
 from support.engine import TestEngine
 from support.published import MODELS
 
@@ -60,6 +61,19 @@ def test_ready_means_that_a_request_was_answered(started: Started) -> None:
     assert started.said[1:3] == ["reading", "serving"]
     started.launcher.stop()
     assert not alive(started.port)
+
+
+def test_adapters_are_told_of_once_they_are_served() -> None:
+    started = Started("well")
+    adapters = (Adapter("sql", Path("/nowhere"), 8, "d" * 64), Adapter("chat", Path("/nowhere"), 8))
+    made = Launcher(TestEngine("well"), replace(started.launcher._task, adapters=adapters), started.said.append)
+    made.start()
+    try:
+        assert made.condition()[0].adapters == ()
+        made.wait_ready(60)
+        assert made.condition()[0].adapters == (AdapterState("sql", "d" * 64), AdapterState("chat"))
+    finally:
+        made.stop(grace=0)
 
 
 @pytest.mark.parametrize(("kind", "asked"), [("generate", "/v1/completions"), ("embed", "/v1/embeddings")])

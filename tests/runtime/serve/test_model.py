@@ -38,8 +38,10 @@ def test_an_adapter_is_read_beside_its_base_and_never_in_its_place(model: Path, 
     registry.push(folder, "sql:1", base="m:1", serving=Serving(arguments=("--seed=1",)))
     assert registry.pull("sql:1", tmp_path / "pulled").target == str(tmp_path / "pulled/.longshore/adapters/sql")
     assert read_model(tmp_path / "pulled") == read_model(model)
-    for place, wish in ((folder, Serving()), (tmp_path / "pulled/.longshore/adapters/sql", Serving(arguments=("--seed=1",)))):
-        assert read_adapter("sql", place) == (Adapter("sql", place, 24), wish)
+    pulled = tmp_path / "pulled/.longshore/adapters/sql"
+    digest = registry.resolve("sql:1").digest
+    for place, wish, known in ((folder, Serving(), None), (pulled, Serving(arguments=("--seed=1",)), digest)):
+        assert read_adapter("sql", place) == (Adapter("sql", place, 24, known), wish)
         with pytest.raises(InvalidModel, match="holds an adapter, which serves nothing without its base"):
             read_model(place)
     with pytest.raises(InvalidModel, match="holds no LoRA adapter"):

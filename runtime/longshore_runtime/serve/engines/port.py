@@ -17,11 +17,15 @@ from longshore_runtime.serve.host import Host
 
 @dataclass(frozen=True)
 class Adapter:
-    """A LoRA adapter that is served beside its base, under a `name` of its own; `rank` is the largest in it."""
+    """A LoRA adapter that is served beside its base, under a `name` of its own; `rank` is the largest in it.
+
+    `digest` (hex) is its manifest's, None where it has none.
+    """
 
     name: str
     folder: Path
     rank: int
+    digest: str | None = None
 
 
 @dataclass(frozen=True)
