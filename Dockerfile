@@ -2,6 +2,7 @@
 #
 #   docker build --target storage-initializer --tag longshore/storage-initializer:VERSION .
 #   docker build --target runtime --tag longshore/runtime:VERSION .
+#   docker build --target runtime-cpu --tag longshore/runtime-cpu:VERSION .
 #   docker build --target runtime-llamacpp --tag longshore/runtime-llamacpp:VERSION .
 #   docker build --target runtime-sglang --tag longshore/runtime-sglang:VERSION .
 #   docker build --target runtime-tgi --tag longshore/runtime-tgi:VERSION .
@@ -11,6 +12,9 @@
 
 ARG PYTHON_BASE=docker.io/library/python:3.13.14-slim-bookworm@sha256:67a1e1f215ccda113cfc024e8639049257e88f273898f595b61476d128d387e8
 ARG RUNTIME_BASE=docker.io/vllm/vllm-openai:v0.30.0@sha256:8a69ffad015f138d7170c4ddc429e230a3bc1c1719f67e14324749df200a4b90
+# The same release of vLLM, built for CPUs. It could not be pulled where this was written: look up its digest and pin it,
+# --build-arg RUNTIME_CPU_BASE=docker.io/vllm/vllm-openai-cpu:v0.30.0@sha256:…
+ARG RUNTIME_CPU_BASE=docker.io/vllm/vllm-openai-cpu:v0.30.0
 # What sgl-project publishes for the version that the adapter was made for. It could not be pulled where this was written: look up
 # its digest and pin it, --build-arg SGLANG_BASE=docker.io/lmsysorg/sglang:v0.5.23@sha256:…
 ARG SGLANG_BASE=docker.io/lmsysorg/sglang:v0.5.23
@@ -41,15 +45,18 @@ WORKDIR /tmp
 USER 1000
 ENTRYPOINT ["python3", "-m", "longshore_runtime.pull"]
 
-# ---- the engine, and the launcher that starts it
-FROM ${RUNTIME_BASE} AS runtime
-USER 0
-ENV HOME=/tmp PYTHONPATH=/opt/longshore PYTHONUNBUFFERED=1
+# ---- the launcher as an installer would have it: how vLLM's processes find the loader that waits for weights
+FROM ${PYTHON_BASE} AS vllm-launcher
 COPY runtime/longshore_runtime /opt/longshore/longshore_runtime
-# As an installer would have it: how vLLM's processes find the loader that waits for weights.
 RUN mkdir /opt/longshore/longshore_runtime-0.dist-info && cd /opt/longshore/longshore_runtime-0.dist-info \
  && printf 'Metadata-Version: 2.1\nName: longshore-runtime\nVersion: 0\n' > METADATA \
  && printf '[vllm.general_plugins]\nlongshore = longshore_runtime.serve.engines.vllm_plugin:register\n' > entry_points.txt
+
+# ---- vLLM on GPUs, and the launcher that starts it
+FROM ${RUNTIME_BASE} AS runtime
+USER 0
+ENV HOME=/tmp PYTHONPATH=/opt/longshore PYTHONUNBUFFERED=1
+COPY --from=vllm-launcher /opt/longshore /opt/longshore
 # The engine's base brings all that the launcher imports, and this says so here if one does not. Bytecode is compiled for
 # everything, or each pod would do it again, on a read-only root without keeping it; among thousands of files are templates
 # and tests that no Python compiles, hence `|| true`.
@@ -57,6 +64,21 @@ RUN python3 -c 'import longshore_runtime.serve.__main__, longshore_runtime.pull.
  && python3 -m compileall -q /opt/longshore \
  && { python3 -m compileall -qq "$(python3 -c 'import sysconfig; print(sysconfig.get_path("purelib"))')" || true; }
 # What vLLM wants to know of a model's class before each start, asked now: of the architectures named here, or of all.
+ARG ARCHITECTURES=""
+ENV LONGSHORE_VLLM_MODELS=/opt/longshore/vllm-models
+RUN python3 -m longshore_runtime.serve.engines.vllm_models "${LONGSHORE_VLLM_MODELS}" ${ARCHITECTURES}
+WORKDIR /tmp
+USER 1000
+ENTRYPOINT ["python3", "-m", "longshore_runtime.serve"]
+
+# ---- the same on a CPU: the steps are those of the target before
+FROM ${RUNTIME_CPU_BASE} AS runtime-cpu
+USER 0
+ENV HOME=/tmp PYTHONPATH=/opt/longshore PYTHONUNBUFFERED=1
+COPY --from=vllm-launcher /opt/longshore /opt/longshore
+RUN python3 -c 'import longshore_runtime.serve.__main__, longshore_runtime.pull.weights' \
+ && python3 -m compileall -q /opt/longshore \
+ && { python3 -m compileall -qq "$(python3 -c 'import sysconfig; print(sysconfig.get_path("purelib"))')" || true; }
 ARG ARCHITECTURES=""
 ENV LONGSHORE_VLLM_MODELS=/opt/longshore/vllm-models
 RUN python3 -m longshore_runtime.serve.engines.vllm_models "${LONGSHORE_VLLM_MODELS}" ${ARCHITECTURES}

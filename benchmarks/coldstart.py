@@ -95,7 +95,7 @@ def main() -> None:
     parser.add_argument("--only", choices=["overlap"], help="ours alone, on a slow line")
     chosen = parser.parse_args()
     build()
-    own = images.archives(("storage-initializer", "runtime"), __version__)
+    own = images.archives(images.SERVED, __version__)
     stock = [] if chosen.only else stock_images()
     with Node([*own, *stock]) as node, open_bucket() as bucket:
         config.load_kube_config(str(node.kubeconfig))

@@ -21,8 +21,9 @@ APPLY = ("apply", "--server-side", "--force-conflicts", "--validate=strict", "--
 
 @pytest.fixture
 def shared(control_plane: Cluster) -> None:
-    """The runtime and the storage container that all examples name."""
-    control_plane.kubectl(*APPLY, input=dump_yaml([serving_runtime("longshore"), storage_container("longshore")]))
+    """The runtimes and the storage container that the examples name."""
+    runtimes = [serving_runtime("longshore", on_cpu=on_cpu) for on_cpu in (False, True)]
+    control_plane.kubectl(*APPLY, input=dump_yaml([*runtimes, storage_container("longshore")]))
 
 
 @pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.stem)
@@ -31,7 +32,8 @@ def test_an_example_becomes_a_pod_of_ours(control_plane: Cluster, namespace: str
     model = service["spec"]["predictor"]["model"]
     pod = pod_for(control_plane, namespace, path)
     (engine,) = pod["spec"]["containers"]
-    assert engine["image"].startswith("longshore/runtime:")
+    with_gpus = "nvidia.com/gpu" in engine["resources"]["limits"]
+    assert engine["image"].startswith("longshore/runtime:" if with_gpus else "longshore/runtime-cpu:")
     options, for_engine = build_parser().parse_known_args(engine["args"])
     assert options.served_model_name == service["metadata"]["name"]
     assert for_engine == [argument for argument in model["args"] if "served" not in argument]

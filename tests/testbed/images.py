@@ -1,8 +1,8 @@
 """The images of our Dockerfile, built without a registry, as archives that outlive a run.
 
-`archive("runtime")` is the whole interface for ours, `node_archive()` for what a node needs besides. An archive's name holds
-a hash of everything that it was made from. The base of all images is this machine's own distribution, bootstrapped from the
-mirror that its apt uses; Python packages come from where its pip takes them.
+`archive("runtime-cpu")` is the whole interface for ours, `node_archive()` for what a node needs besides. An archive's name
+holds a hash of everything that it was made from. The base of all images is this machine's own distribution, bootstrapped
+from the mirror that its apt uses; Python packages come from where its pip takes them.
 
 The engine's environment (gigabytes) is not copied into the runtime's image. It is mounted at `ENGINE`, at build and in the
 pod, read-only; its interpreter where that lies on this machine, since the environment links to it. See `engine_mounts()`. The
@@ -36,8 +36,8 @@ TAG_PREFIX = "testbed.longshore.dev"
 
 PAUSE = f"{TAG_PREFIX}/pause:1"
 COREDNS = f"{TAG_PREFIX}/coredns:1"
-SERVED = ("storage-initializer", "runtime")
-"""Those that a served version's pod runs."""
+SERVED = ("storage-initializer", "runtime-cpu")
+"""Those that a served version's pod runs, on a node without GPUs."""
 
 ENGINE = Path("/opt/engine")
 """Where containers find the engine's environment, wherever this checkout lies."""
@@ -176,7 +176,7 @@ class _Workshop:
         """Build one target of our Dockerfile into an archive."""
         arguments = [f"--target={target}", f"--file={ROOT / 'Dockerfile'}", f"--ignorefile={ROOT / '.dockerignore'}"]
         arguments += self._bases()
-        if target == "runtime":
+        if target in ("runtime", "runtime-cpu"):
             compile_engine()
             arguments.append(f"--build-arg=ARCHITECTURES={_ARCHITECTURES}")
             arguments += [f"--volume={here}:{there}:ro" for here, there in engine_mounts().items()]
@@ -205,7 +205,8 @@ class _Workshop:
         self._export(PAUSE, place)
 
     def _bases(self) -> list[str]:
-        return [f"--build-arg=PYTHON_BASE={_BASE}", f"--build-arg=RUNTIME_BASE={_ENGINE_BASE}"]
+        engines = [f"--build-arg={name}={_ENGINE_BASE}" for name in ("RUNTIME_BASE", "RUNTIME_CPU_BASE")]
+        return [f"--build-arg=PYTHON_BASE={_BASE}", *engines]
 
     def _build(self, tag: str, text: str, context: Path) -> None:
         dockerfile = self._folder / "Dockerfile"

@@ -49,20 +49,24 @@ STORAGE_CONTAINER = "longshore"
 
 @dataclass(frozen=True)
 class Profile:
-    """What differs from engine to engine: the image that has it, and how KServe calls what it serves."""
+    """What differs from engine to engine: the image that has it, and how KServe calls what it serves.
+
+    `cpu_image` is the one for pods without GPUs, where that is another.
+    """
 
     image: str
     model_format: str
+    cpu_image: str | None = None
 
 
 DEFAULT_ENGINE = "vllm"
 PROFILES = {
-    DEFAULT_ENGINE: Profile("runtime", "huggingface"),
+    DEFAULT_ENGINE: Profile("runtime", "huggingface", "runtime-cpu"),
     "llamacpp": Profile("runtime-llamacpp", "gguf"),
     "sglang": Profile("runtime-sglang", "huggingface"),
     "tgi": Profile("runtime-tgi", "huggingface"),
 }
-"""By the engine's name. vLLM's image computes on what it was built for: GPUs, or a CPU."""
+"""By the engine's name. vLLM's images compute on what they were built for: GPUs, or a CPU."""
 
 MODEL_FOLDER = "/mnt/models"
 """Where KServe mounts what the initializer has pulled."""
@@ -115,23 +119,31 @@ class Placement:
 def desired_objects(served: Composition, placement: Placement) -> list[Object]:
     """Everything that serves a version, with its base or its adapters, in the order in which it is applied."""
     return [
-        serving_runtime(placement.images, choose_engine(served.serving, served.manifest.model)),
+        serving_runtime(placement.images, choose_engine(served.serving, served.manifest.model), on_cpu=not placement.gpus),
         storage_container(placement.images, attachments=placement.attachments),
         inference_service(served, placement),
     ]
 
 
-def runtime_name(engine: str) -> str:
-    """The name of an engine's ClusterServingRuntime, with our version: KServe restarts every service whose runtime changes."""
-    return f"longshore-{engine}-{__version__.replace('.', '-')}"
+def runtime_name(engine: str, *, on_cpu: bool = False) -> str:
+    """The name of an engine's ClusterServingRuntime, with our version: KServe restarts every service whose runtime changes.
+
+    The one for pods without GPUs has a name of its own where it has an image of its own.
+    """
+    kind = "-cpu" if on_cpu and _profile(engine).cpu_image else ""
+    return f"longshore-{engine}{kind}-{__version__.replace('.', '-')}"
 
 
-def serving_runtime(images: str, engine: str = DEFAULT_ENGINE) -> Object:
-    """The ClusterServingRuntime: our launcher with an engine, any UID, read-only root, no privileges."""
+def serving_runtime(images: str, engine: str = DEFAULT_ENGINE, *, on_cpu: bool = False) -> Object:
+    """The ClusterServingRuntime: our launcher with an engine, any UID, read-only root, no privileges.
+
+    What the engine is told on a CPU the launcher works out in the pod.
+    """
     profile = _profile(engine)
+    image = (profile.cpu_image if on_cpu else None) or profile.image
     container = k8s.V1Container(
         name="kserve-container",
-        image=f"{images}/{profile.image}:{__version__}",
+        image=f"{images}/{image}:{__version__}",
         command=["python3", "-m", "longshore_runtime.serve"],
         args=_launcher_options(),
         ports=[k8s.V1ContainerPort(name="http1", container_port=PORT, protocol="TCP")],
@@ -164,7 +176,7 @@ def serving_runtime(images: str, engine: str = DEFAULT_ENGINE) -> Object:
         kserve.V1alpha1ClusterServingRuntime(
             api_version="serving.kserve.io/v1alpha1",
             kind="ClusterServingRuntime",
-            metadata=k8s.V1ObjectMeta(name=runtime_name(engine), labels=_own_labels()),
+            metadata=k8s.V1ObjectMeta(name=runtime_name(engine, on_cpu=on_cpu), labels=_own_labels()),
             spec=spec,
         )
     )
@@ -232,7 +244,7 @@ def inference_service(served: Composition, placement: Placement) -> Object:
         termination_grace_period_seconds=STOP_SECONDS,
         model=kserve.V1beta1ModelSpec(
             model_format=kserve.V1beta1ModelFormat(name=_profile(engine).model_format),
-            runtime=runtime_name(engine),
+            runtime=runtime_name(engine, on_cpu=not placement.gpus),
             storage_uri=None if len(folders) > 1 else version.uri,
             args=_arguments(served, placement, engine, folders),
             volume_mounts=[*(engine_mounts(placement.attachments) or []), *mounts] or None,

@@ -197,15 +197,38 @@ def test_every_engine_has_a_runtime_and_a_metric_to_scale_by() -> None:
     assert PROFILES.keys() == ENGINES.keys() == WAITING.keys()
     dockerfile = (ROOT / "Dockerfile").read_text()
     for profile in PROFILES.values():
-        assert f" AS {profile.image}\n" in dockerfile
+        assert all(f" AS {image}\n" in dockerfile for image in (profile.image, profile.cpu_image) if image)
+
+
+def test_a_pod_without_gpus_gets_the_runtime_that_was_built_for_it() -> None:
+    """But for its image and its name it is the same: what is told to an engine on a CPU, the launcher works out there."""
+    on_gpu, on_cpu = (render(gpus=gpus) for gpus in (1, 0))
+    version = __version__.replace(".", "-")
+    for (runtime, _, service), name, image in (
+        (on_gpu, f"longshore-vllm-{version}", "runtime"),
+        (on_cpu, f"longshore-vllm-cpu-{version}", "runtime-cpu"),
+    ):
+        assert service["spec"]["predictor"]["model"]["runtime"] == runtime["metadata"].pop("name") == name
+        assert runtime["spec"]["containers"][0].pop("image") == f"longshore/{image}:{__version__}"
+    assert on_cpu[0] == on_gpu[0]
+    assert on_cpu[2]["spec"]["predictor"]["model"]["resources"] == {
+        "requests": {"cpu": "1", "memory": "34Gi"},
+        "limits": {"memory": "34Gi"},
+    }
+    for engine in PROFILES.keys() - {"vllm"}:
+        assert serving_runtime("longshore", engine, on_cpu=True) == serving_runtime("longshore", engine)
 
 
 def test_the_manifests_folder_holds_what_is_rendered() -> None:
     _, container, _ = render()
-    for engine in PROFILES:
-        assert (ROOT / f"manifests/runtimes/{engine}.yaml").read_text() == dump_yaml([serving_runtime("longshore", engine)])
+    rendered = {f"{engine}.yaml": serving_runtime("longshore", engine) for engine in PROFILES}
+    for engine, profile in PROFILES.items():
+        if profile.cpu_image:
+            rendered[f"{engine}-cpu.yaml"] = serving_runtime("longshore", engine, on_cpu=True)
+    for name, runtime in rendered.items():
+        assert (ROOT / "manifests/runtimes" / name).read_text() == dump_yaml([runtime])
     listed = yaml.safe_load((ROOT / "manifests/runtimes/kustomization.yaml").read_text())["resources"]
-    assert sorted(listed) == sorted(f"{engine}.yaml" for engine in PROFILES)
+    assert sorted(listed) == sorted(rendered)
     assert (ROOT / "manifests/storage/container.yaml").read_text() == dump_yaml([container])
     assert (ROOT / "manifests/storage/download.yaml").read_text() == dump_yaml([download_container("longshore")])
     for folder in ("manifests", "manifests/runtimes", "manifests/storage"):
