@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import json
+
 from longshore.version import Version
 from longshore_runtime.errors import LongshoreError, Refused
 from longshore_runtime.manifest import Base, Manifest, ModelFacts, Serving
 from longshore_runtime.serve.facts import is_adapter
+from longshore_runtime.serve.heads import find_mismatch
 
 
 def pin_draft(draft: Version, manifest: Manifest) -> Base:
@@ -30,6 +33,19 @@ def require_same_vocabulary(model: ModelFacts, draft: ModelFacts, serving: Servi
             f"{name} has {its} tokens in its vocabulary, and the model {own}: its guesses would mean something else",
             "name a smaller model of the same family",
         )
+
+
+def require_fitting_heads(model: ModelFacts, config: bytes | None, serving: Serving, name: str) -> None:
+    """Raise Refused for EAGLE heads, called `name` and with this config.json, that were trained for another model."""
+    wanted = serving.speculative
+    if wanted is None or wanted.method not in ("eagle", "eagle3"):
+        return
+    try:
+        content = json.loads(config or b"{}")
+    except ValueError:
+        return  # which the engine explains
+    if isinstance(content, dict) and (why := find_mismatch(model, content, wanted.method)):
+        raise Refused(f"the heads {name} are not for this model: {why}", "name heads that were trained for it")
 
 
 def require_draft(serving: Serving, draft: str | None, *, adapter: bool = False) -> None:

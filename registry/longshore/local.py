@@ -19,7 +19,7 @@ from longshore_runtime.pull.verdict import Verdict
 from longshore_runtime.serve.engines import ENGINES, choose_engine, open_engine
 from longshore_runtime.serve.engines.port import Task
 from longshore_runtime.serve.launcher import Launcher
-from longshore_runtime.serve.model import choose_draft, find_site, read_adapter, read_model, read_shape
+from longshore_runtime.serve.model import choose_draft, find_site, read_adapter, read_model, read_shape, require_fitting_heads
 from longshore_runtime.serve.ports import require_free_port
 
 START_DEADLINE = 900.0
@@ -86,6 +86,7 @@ def _make_launcher(run: Run, folder: Path, progress: Progress, log: TextIO | Non
     draft = next((folder / part.place for part in run.others if part.role == "draft"), None)
     engine = open_engine(choose_engine(serving, facts))
     speculation, draft = choose_draft(serving, engine.speculation, draft)
+    require_fitting_heads(facts, speculation, draft)
     task = Task(
         model=folder,
         name=run.base.name,

@@ -14,7 +14,7 @@ from longshore import layout
 from longshore.adapters import require_base
 from longshore.completeness import require_complete
 from longshore.dependents import add_dependent
-from longshore.drafts import require_same_vocabulary
+from longshore.drafts import require_fitting_heads, require_same_vocabulary
 from longshore.guards import in_flight
 from longshore.importing import bring
 from longshore.records import VersionRecord, now
@@ -30,7 +30,8 @@ from longshore_runtime.errors import Corrupt, LongshoreError, Refused
 from longshore_runtime.manifest import Base, File, Manifest, Serving
 from longshore_runtime.progress import Progress
 from longshore_runtime.pull.patterns import Patterns
-from longshore_runtime.serve.facts import read_facts
+from longshore_runtime.pull.sources import open_source
+from longshore_runtime.serve.facts import CONFIG, read_facts
 
 _PARALLEL_FILES = 4
 _COMMIT_ATTEMPTS = 100
@@ -161,6 +162,8 @@ class Pusher:
         if manifest.draft and (draft := self._catalogue.find(manifest.draft.model, manifest.draft.version)):
             facts = self._catalogue.manifest(draft).model
             require_same_vocabulary(manifest.model, facts, manifest.serving, draft.reference)
+            config = open_source(draft.uri).read(CONFIG)
+            require_fitting_heads(manifest.model, config, manifest.serving, draft.reference)
 
     def _agree(self, target: Reference, label: str, manifest: Manifest) -> Manifest:
         """The manifest to commit: the one that the version has, when its content is the same.

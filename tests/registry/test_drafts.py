@@ -99,6 +99,24 @@ def test_a_draft_that_has_other_tokens_is_refused(registry: Registry, tmp_path: 
     assert registry.push(other, "other:1", serving=heads, draft="small:1", check=False).created
 
 
+def test_heads_of_another_model_are_refused(registry: Registry, tmp_path: Path, model: Path) -> None:
+    heads = make_model(tmp_path / "heads", seed=5, shards=1)
+    config = json.loads((heads / "config.json").read_text()) | {"architectures": ["LlamaForCausalLMEagle3"]}
+    serving = Serving(speculative=Speculation(method="eagle3"))
+    for label, told, why in (
+        ("1", config | {"hidden_size": 96}, "they read vectors of 96, and the model's have 64"),
+        ("2", config | {"vocab_size": 5000}, "they read a vocabulary of 5000 tokens, and the model's has 128"),
+    ):
+        (heads / "config.json").write_text(json.dumps(told))
+        registry.push(heads, f"heads:{label}", check=False)
+        for source in (model, model.as_uri()):
+            with pytest.raises(Refused, match=f"the heads heads:{label} are not for this model: {why}; name heads that were"):
+                registry.push(source, "other:1", serving=serving, draft=f"heads:{label}", check=False)
+    (heads / "config.json").write_text(json.dumps(config | {"draft_vocab_size": 100}))
+    registry.push(heads, "heads:3", check=False)
+    assert registry.push(model, "other:1", serving=serving, draft="heads:3", check=False).created
+
+
 def test_the_same_files_with_another_draft_are_another_version(registry: Registry, model: Path, tmp_path: Path) -> None:
     assert not registry.push(model, "quick:1", serving=GUESSING, draft="small:1").created
     registry.push(make_model(tmp_path / "next", seed=9), "small:2")

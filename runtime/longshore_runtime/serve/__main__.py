@@ -25,7 +25,7 @@ from longshore_runtime.serve.group import read_group
 from longshore_runtime.serve.health import HealthServer
 from longshore_runtime.serve.launcher import STALL_GRACE, Launcher
 from longshore_runtime.serve.logs import JsonLog, Log, TextLog
-from longshore_runtime.serve.model import choose_draft, find_site, read_adapter, read_model, read_shape
+from longshore_runtime.serve.model import choose_draft, find_site, read_adapter, read_model, read_shape, require_fitting_heads
 from longshore_runtime.serve.state import State
 from longshore_runtime.serve.verification import require_verified
 from longshore_runtime.termination import leave_message
@@ -65,6 +65,7 @@ def build_launcher(
     adapters = [read_adapter(name, Path(folder)) for name, folder in options.adapter]
     engine = open_engine(choose_engine(serving, facts))
     speculation, draft = choose_draft(serving, engine.speculation, options.draft)
+    require_fitting_heads(facts, speculation, draft)
     task = Task(
         model=choose_folder(options.model_dir),
         name=options.served_model_name,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Collection
 from dataclasses import replace
 from pathlib import Path
@@ -14,10 +15,11 @@ from longshore_runtime.handover import read_handover
 from longshore_runtime.manifest import ModelFacts, Serving, Speculation, parse
 from longshore_runtime.serve.adapters import Site
 from longshore_runtime.serve.engines.port import Adapter
-from longshore_runtime.serve.facts import read_facts
+from longshore_runtime.serve.facts import CONFIG, read_facts
 from longshore_runtime.serve.fit.geometry import Geometry
 from longshore_runtime.serve.fit.reading import read_geometry
 from longshore_runtime.serve.folder import Folder
+from longshore_runtime.serve.heads import find_mismatch
 
 
 def read_model(directory: Path) -> tuple[ModelFacts, Serving]:
@@ -76,6 +78,18 @@ def choose_draft(serving: Serving, methods: Collection[str], draft: Path | None)
             f"the engine {serving.engine} cannot speculate by {wanted.method}", "leave speculative out, or --draft"
         )
     return wanted, draft
+
+
+def require_fitting_heads(facts: ModelFacts, wanted: Speculation | None, draft: Path | None) -> None:
+    """Raise LongshoreError for EAGLE heads in the folder `draft` that were trained for another model than that with `facts`."""
+    if wanted is None or draft is None or wanted.method not in ("eagle", "eagle3"):
+        return
+    try:
+        config = json.loads((draft / CONFIG).read_text())
+    except (OSError, ValueError):
+        return  # which the engine explains
+    if isinstance(config, dict) and (why := find_mismatch(facts, config, wanted.method)):
+        raise LongshoreError(f"the heads in {draft} are not for this model: {why}", "name heads that were trained for it")
 
 
 def _method_of(draft: ModelFacts) -> Literal["draft", "eagle", "eagle3"]:
