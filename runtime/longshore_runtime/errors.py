@@ -6,6 +6,9 @@ exits with 1; anything else that reaches the command line is a bug.
 
 from __future__ import annotations
 
+import errno
+import os
+
 
 class LongshoreError(Exception):
     """Something that was asked for cannot be done; `hint` is the next thing to try."""
@@ -37,6 +40,19 @@ class InvalidModel(LongshoreError):
 
 class StoreFailed(LongshoreError):
     """A bucket, a folder or a disk did not do what it was asked to do."""
+
+
+def explain_os_error(error: OSError) -> StoreFailed | None:
+    """What this machine's file system did not do, in its own words; None where it names no file."""
+    if not error.filename:
+        return None
+    if error.errno in (errno.EACCES, errno.EPERM):
+        hint = f"allow it to the user {os.geteuid()} (for reading: chmod -R a+rX FOLDER), or run as the owner"
+    elif error.errno in (errno.ENOSPC, errno.EDQUOT):
+        hint = "free some space"
+    else:
+        hint = "check the disk and what is mounted there"
+    return StoreFailed(f"cannot use {error.filename}: {error.strerror}", hint)
 
 
 class Interrupted(StoreFailed):

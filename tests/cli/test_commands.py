@@ -402,6 +402,16 @@ def test_an_unforeseen_error_is_one_line_too(pushed: CommandLine, tmp_path: Path
     assert "unexpected KeyError: 'strange'; this is a bug" in done.error
 
 
+def test_what_the_system_denies_is_no_bug(pushed: CommandLine, tmp_path: Path) -> None:
+    (tmp_path / "sitecustomize.py").write_text(
+        "import longshore.settings as s\ndef fail(*_):\n    raise OSError(28, 'No space left on device', '/data/x')\n"
+        "s.read_settings = fail\n"
+    )
+    done = CommandLine(pushed.home, (("PYTHONPATH", str(tmp_path)),))("list")
+    assert done.code == 1
+    assert done.error == "error: cannot use /data/x: No space left on device; free some space"
+
+
 @pytest.fixture
 def hub(huggingface: FakeHuggingFace, model: Path) -> FakeHuggingFace:
     """A hub with the model as org/m."""

@@ -14,20 +14,20 @@ import pytest
 
 from longshore import Registry, __version__
 from longshore.signing import Signer, sign
+from support.containers import ANYBODY, Container
 from support.keys import make_pair
 from support.models import flip_byte
 from support.servers import S3Server
 from testbed import images
 from testbed.images import TAG_PREFIX, Image
-from testbed.packages import need, search_path
+from testbed.packages import need
 
 MEGABYTE = 10**6
-ANYBODY = 123456
 PULL = ("python3", "-m", "longshore_runtime.pull")
 
 pytestmark = pytest.mark.timeout(600)
 
-Container = Callable[..., subprocess.CompletedProcess[str]]
+Run = Callable[..., subprocess.CompletedProcess[str]]
 
 
 @pytest.fixture(scope="module")
@@ -40,7 +40,7 @@ def system(image: Image, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def run_container(system: Path, image: Image, tmp_path: Path) -> Container:
+def run_container(system: Path, image: Image, tmp_path: Path) -> Run:
     """Run the image as anybody on its read-only root, with this machine's network and one writable folder, /mnt/models."""
     need("runc")
     (tmp_path / "models").mkdir()
@@ -59,34 +59,7 @@ def run_anybody(
     """Run a container of the image, whose files are in `system`, from a folder that has the folder `models`."""
     given = [f"{name}={value}" for name, value in environment.items()]
     words = image.config["Entrypoint"] + list(arguments)
-    spec = specification(system, bundle / "models", words, image.config["Env"] + given)
-    (bundle / "config.json").write_text(json.dumps(spec))
-    runc = shutil.which("runc", path=search_path()) or ""
-    command = [runc, "--root", str(bundle / "runc"), "run", "--bundle", str(bundle), f"longshore-test-{os.urandom(4).hex()}"]
-    return subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=120, check=False)
-
-
-def specification(system: Path, models: Path, words: list[str], environment: list[str]) -> dict[str, Any]:
-    """The container as runc takes it: no privileges, no capability, nothing writable but /tmp and the models."""
-    return {
-        "ociVersion": "1.0.2",
-        "process": {
-            "user": {"uid": ANYBODY, "gid": 0},
-            "args": words,
-            "env": environment,
-            "cwd": "/tmp",
-            "noNewPrivileges": True,
-            "capabilities": {},
-        },
-        "root": {"path": str(system), "readonly": True},
-        "mounts": [
-            {"destination": "/proc", "type": "proc", "source": "proc"},
-            {"destination": "/dev", "type": "tmpfs", "source": "tmpfs", "options": ["nosuid", "mode=755"]},
-            {"destination": "/tmp", "type": "tmpfs", "source": "tmpfs", "options": ["nosuid", "mode=1777"]},
-            {"destination": "/mnt/models", "type": "bind", "source": str(models), "options": ["bind", "rw"]},
-        ],
-        "linux": {"namespaces": [{"type": "pid"}, {"type": "mount"}, {"type": "ipc"}, {"type": "uts"}]},
-    }
+    return Container(system, bundle, words, image.config["Env"] + given, writable={"/mnt/models": bundle / "models"}).run()
 
 
 def test_the_initializer_is_small_and_unprivileged(image: Image) -> None:
@@ -104,7 +77,7 @@ def test_the_initializer_holds_nothing_of_the_machine_that_built_it(system: Path
 
 
 def test_anybody_pulls_a_version_on_a_read_only_root(
-    run_container: Container, versitygw: S3Server, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    run_container: Run, versitygw: S3Server, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     version = push(versitygw, model, monkeypatch)
     done = run_container(version.uri, "/mnt/models", **versitygw.environment)
@@ -118,7 +91,7 @@ def test_anybody_pulls_a_version_on_a_read_only_root(
 
 
 def test_a_damaged_version_is_refused_by_name(
-    run_container: Container, versitygw: S3Server, model: Path, monkeypatch: pytest.MonkeyPatch
+    run_container: Run, versitygw: S3Server, model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     version = push(versitygw, model, monkeypatch)
     assert versitygw.folder
@@ -130,7 +103,7 @@ def test_a_damaged_version_is_refused_by_name(
 
 
 def test_the_initializer_reads_signatures(
-    run_container: Container, system: Path, versitygw: S3Server, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    run_container: Run, system: Path, versitygw: S3Server, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """With what the image holds: the library that signs is not in it."""
     version, pair = push(versitygw, model, monkeypatch), make_pair(tmp_path / "keys", "ours")

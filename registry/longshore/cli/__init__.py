@@ -12,7 +12,7 @@ import click
 from click.shell_completion import CompletionItem
 
 from longshore._version import __version__
-from longshore_runtime.errors import LongshoreError
+from longshore_runtime.errors import LongshoreError, explain_os_error
 from longshore_runtime.lookup import load
 
 COMMANDS = {
@@ -100,6 +100,8 @@ def main(arguments: list[str] | None = None) -> None:
     except Exception as error:
         if os.environ.get("LONGSHORE_DEBUG"):
             raise
+        if isinstance(error, OSError) and (failure := explain_os_error(error)):
+            _fail(f"error: {failure}", 1)
         text = f"error: unexpected {type(error).__name__}: {error}; this is a bug: please report what LONGSHORE_DEBUG=1 shows"
         _fail(" ".join(text.split()), 1)
 

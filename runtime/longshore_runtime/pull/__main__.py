@@ -20,7 +20,7 @@ from pathlib import Path
 from types import FrameType
 
 from longshore_runtime.addresses import pinned_digest, redact
-from longshore_runtime.errors import Interrupted, LongshoreError
+from longshore_runtime.errors import Interrupted, LongshoreError, explain_os_error
 from longshore_runtime.marker import leave_marker
 from longshore_runtime.progress import Lines
 from longshore_runtime.pull.pod import Pod
@@ -69,6 +69,8 @@ def main(arguments: list[str]) -> int:
         except LongshoreError as error:
             return _fail(error, source, meter)
         except Exception as error:
+            if isinstance(error, OSError) and (failure := explain_os_error(error)):
+                return _fail(failure, source, meter)
             traceback.print_exc()
             name = type(error).__name__
             return _fail(LongshoreError(f"a bug in Longshore: {name}", "report it with the container's log"), source, meter)

@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from types import FrameType
 
-from longshore_runtime.errors import EngineFailed, LongshoreError
+from longshore_runtime.errors import EngineFailed, LongshoreError, explain_os_error
 from longshore_runtime.leases import Keeper, find_leases
 from longshore_runtime.serve.arrival import Arrival, choose_folder, expect
 from longshore_runtime.serve.caches import fingerprint
@@ -52,6 +52,8 @@ def main(arguments: list[str]) -> int:
     except LongshoreError as error:
         return _fail(error, log, state, arrival)
     except Exception as error:
+        if isinstance(error, OSError) and (failure := explain_os_error(error)):
+            return _fail(failure, log, state, arrival)
         traceback.print_exc()
         name = type(error).__name__
         return _fail(LongshoreError(f"a bug in Longshore: {name}", "report it with the container's log"), log, state, arrival)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 import threading
@@ -93,6 +94,19 @@ def test_a_usage_error_and_a_bug_have_last_words_too(
     assert initializer.main(["s3://b/m", str(tmp_path / "t")]) == 1
     assert json.loads(log.read_text())["error"] == "a bug in Longshore: ZeroDivisionError"
     assert "ZeroDivisionError: division by zero" in capsys.readouterr().err
+
+
+def test_a_folder_that_may_not_be_used_is_no_bug(
+    log: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def deny(*_: object) -> None:
+        raise PermissionError(13, "Permission denied", "/mnt/models/x")
+
+    monkeypatch.setattr(initializer, "Pod", deny)
+    assert initializer.main(["s3://b/m", str(tmp_path / "t")]) == 1
+    assert json.loads(log.read_text())["error"] == "cannot use /mnt/models/x: Permission denied"
+    (line,) = capsys.readouterr().err.splitlines()
+    assert f"allow it to the user {os.geteuid()}" in line
 
 
 def test_told_to_stop_it_stops_at_once_and_the_next_one_resumes(site: FakeSite, tmp_path: Path) -> None:

@@ -52,6 +52,8 @@ def test_vllm_takes_what_was_baked(tmp_path: Path) -> None:
     done = subprocess.run([*bake, "LlamaForCausalLM", "NoSuchModel"], capture_output=True, text=True, timeout=110, check=False)
     assert done.stdout.splitlines()[-1] == "vLLM has looked at 1 architectures", done.stderr[-2000:]
     assert "NoSuchModel: KeyError" in done.stderr
+    for path in (tmp_path / "baked").rglob("*"):
+        assert path.stat().st_mode & 0o777 == (0o755 if path.is_dir() else 0o644), "pods run as anybody"
     environment = {vllm_models.FOLDER: str(tmp_path / "baked"), "VLLM_CACHE_ROOT": str(tmp_path / "cache")}
     vllm_models.unpack((tmp_path / "baked/device").read_text(), environment)
     asked = subprocess.run(

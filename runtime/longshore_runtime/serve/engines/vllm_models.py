@@ -38,6 +38,8 @@ def bake(folder: Path, architectures: Sequence[str] = ()) -> int:
         except Exception as error:  # of any kind: some want a package that the image does not have, as their start would
             sys.stderr.write(f"{name}: {type(error).__name__}: {error}\n")
     (folder / _DEVICE).write_text(current_platform.device_type)
+    for path in folder.rglob("*"):
+        path.chmod(0o755 if path.is_dir() else 0o644)  # vLLM writes for itself alone, and pods run as anybody
     return count
 
 
