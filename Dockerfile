@@ -6,6 +6,7 @@
 #   docker build --target runtime-llamacpp --tag longshore/runtime-llamacpp:VERSION .
 #   docker build --target runtime-sglang --tag longshore/runtime-sglang:VERSION .
 #   docker build --target runtime-tgi --tag longshore/runtime-tgi:VERSION .
+#   docker build --target runtime-trtllm --tag longshore/runtime-trtllm:VERSION .
 #   docker build --target tools --tag longshore/tools:VERSION .
 #
 # All of them run as any user, without privileges, on a read-only root; what they write goes to /tmp.
@@ -18,8 +19,9 @@ ARG RUNTIME_CPU_BASE=docker.io/vllm/vllm-openai-cpu:v0.30.0
 # What sgl-project publishes for the version that the adapter was made for. It could not be pulled where this was written: look up
 # its digest and pin it, --build-arg SGLANG_BASE=docker.io/lmsysorg/sglang:v0.5.23@sha256:…
 ARG SGLANG_BASE=docker.io/lmsysorg/sglang:v0.5.23
-# The same goes for the one of text-generation-inference.
+# The same goes for those of text-generation-inference and of TensorRT-LLM.
 ARG TGI_BASE=ghcr.io/huggingface/text-generation-inference:3.3.5
+ARG TRTLLM_BASE=nvcr.io/nvidia/tensorrt-llm/release:1.3.0rc3
 
 # ---- what the slim images need from the package index; pip stays here
 FROM ${PYTHON_BASE} AS initializer-packages
@@ -135,6 +137,20 @@ ENV HOME=/tmp PYTHONPATH=/opt/longshore PYTHONUNBUFFERED=1 PATH=/usr/src/.venv/b
 COPY --from=runtime-tgi-packages /opt/longshore /opt/longshore
 RUN chmod a+rx /root /root/.local /root/.local/share && chmod -R a+rX /root/.local/share/uv \
  && python3 -c 'import longshore_runtime.serve.__main__, longshore_runtime.pull.weights, longshore_runtime.serve.engines.relay' \
+ && python3 -m compileall -q /opt/longshore
+WORKDIR /tmp
+USER 1000
+ENTRYPOINT ["python3", "-m", "longshore_runtime.serve"]
+
+# ---- TensorRT-LLM, and the launcher that starts it. Its image brings what the launcher imports (its own requirements name blake3,
+# pydantic and uvicorn), and the import says so here if something is missing. This target was not built where it was written, since
+# its base could not be had there.
+FROM ${TRTLLM_BASE} AS runtime-trtllm
+USER 0
+ENV HOME=/tmp PYTHONPATH=/opt/longshore PYTHONUNBUFFERED=1
+COPY runtime/longshore_runtime /opt/longshore/longshore_runtime
+RUN python3 -c 'import longshore_runtime.serve.__main__, longshore_runtime.pull.weights, longshore_runtime.serve.engines.relay' \
+ && python3 -c 'import longshore_runtime.serve.engines.trtllm_server' \
  && python3 -m compileall -q /opt/longshore
 WORKDIR /tmp
 USER 1000

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -11,13 +12,14 @@ from longshore_runtime.errors import LongshoreError
 DEFAULT_TARGETS = {"cpu": 80, "queue": 4}
 """Percent of the CPU request; requests that wait, per pod."""
 
-WAITING = {
+WAITING: Mapping[str, str | None] = {
     "vllm": "vllm:num_requests_waiting",
     "llamacpp": "llamacpp:requests_deferred",
     "sglang": "sglang:num_queue_reqs",
     "tgi": "tgi_queue_size",
+    "trtllm": None,
 }
-"""What engines call the number of requests that wait, in their metrics."""
+"""What engines call the number of requests that wait, in their metrics; None where these do not tell it."""
 
 SETTLE_SECONDS = 300
 """How long a lower load must last before pods are taken away: a new one costs a cold start."""
@@ -75,10 +77,15 @@ def predictor_fields(scaling: Scaling, name: str, namespace: str, engine: str = 
     target = scaling.target or DEFAULT_TARGETS[scaling.signal]
     if scaling.signal == "cpu":
         return fields | {"scale_metric": "cpu", "scale_target": target}
+    if WAITING[engine] is None and scaling.query is None:
+        raise LongshoreError(
+            f"the metrics of {engine} do not tell how many requests wait",
+            "use --scale-on cpu, or give --scale-query with a metric of the gateway",
+        )
     return fields | {"auto_scaling": _queue_metric(scaling, target, name, namespace, WAITING[engine])}
 
 
-def _queue_metric(scaling: Scaling, target: int, name: str, namespace: str, metric: str) -> Object:
+def _queue_metric(scaling: Scaling, target: int, name: str, namespace: str, metric: str | None) -> Object:
     """The metric, with a target per pod.
 
     KServe 0.20 hands KEDA the target's `value` and drops its type, and KEDA's default is AverageValue. So that type is

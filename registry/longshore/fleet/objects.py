@@ -51,12 +51,13 @@ STORAGE_CONTAINER = "longshore"
 class Profile:
     """What differs from engine to engine: the image that has it, and how KServe calls what it serves.
 
-    `cpu_image` is the one for pods without GPUs, where that is another.
+    `cpu_image` is the one for pods without GPUs, where that is another. `metrics` is where Prometheus asks.
     """
 
     image: str
     model_format: str
     cpu_image: str | None = None
+    metrics: str = "/metrics"
 
 
 DEFAULT_ENGINE = "vllm"
@@ -65,6 +66,7 @@ PROFILES = {
     "llamacpp": Profile("runtime-llamacpp", "gguf"),
     "sglang": Profile("runtime-sglang", "huggingface"),
     "tgi": Profile("runtime-tgi", "huggingface"),
+    "trtllm": Profile("runtime-trtllm", "huggingface", metrics="/prometheus/metrics"),
 }
 """By the engine's name. vLLM's images compute on what they were built for: GPUs, or a CPU."""
 
@@ -164,7 +166,11 @@ def serving_runtime(images: str, engine: str = DEFAULT_ENGINE, *, on_cpu: bool =
             kserve.V1alpha1SupportedModelFormat(name=profile.model_format, version="1", auto_select=False)
         ],
         protocol_versions=["v1", "v2"],
-        annotations={"prometheus.io/scrape": "true", "prometheus.io/port": str(PORT), "prometheus.io/path": "/metrics"},
+        annotations={
+            "prometheus.io/scrape": "true",
+            "prometheus.io/port": str(PORT),
+            "prometheus.io/path": profile.metrics,
+        },
         containers=[container],
         volumes=[
             k8s.V1Volume(name="scratch", empty_dir=k8s.V1EmptyDirVolumeSource()),

@@ -35,6 +35,18 @@ def test_the_queue_is_this_versions_own() -> None:
     assert metric["external"]["target"] == {"type": "AverageValue", "averageValue": "7", "value": "7"}
 
 
+def test_an_engine_that_does_not_tell_its_queue_is_scaled_by_something_else() -> None:
+    with pytest.raises(
+        LongshoreError, match="the metrics of trtllm do not tell how many requests wait; use --scale-on cpu, or"
+    ):
+        predictor_fields(Scaling(1, 4, prometheus=PROMETHEUS), "m-1", "demo", "trtllm")
+    fields = predictor_fields(Scaling(1, 4, prometheus=PROMETHEUS, query="waiting"), "m-1", "demo", "trtllm")
+    (metric,) = fields["auto_scaling"]["metrics"]
+    assert metric["external"]["metric"]["query"] == "waiting"
+    assert predictor_fields(Scaling(1, 4, "cpu"), "m-1", "demo", "trtllm")["scale_metric"] == "cpu"
+    assert predictor_fields(Scaling(), "m-1", "demo", "trtllm") == {"min_replicas": 1, "max_replicas": 1}
+
+
 def test_cpu_is_kserves_own_scaling() -> None:
     fields = predictor_fields(Scaling(1, 4, "cpu"), "m-1", "demo")
     assert fields == {"min_replicas": 1, "max_replicas": 4, "scale_metric": "cpu", "scale_target": 80}

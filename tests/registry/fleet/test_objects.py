@@ -219,6 +219,11 @@ def test_a_pod_without_gpus_gets_the_runtime_that_was_built_for_it() -> None:
         assert serving_runtime("longshore", engine, on_cpu=True) == serving_runtime("longshore", engine)
 
 
+def test_prometheus_asks_where_the_engine_answers_it() -> None:
+    asked = {engine: serving_runtime("longshore", engine)["spec"]["annotations"]["prometheus.io/path"] for engine in PROFILES}
+    assert asked == dict.fromkeys(PROFILES, "/metrics") | {"trtllm": "/prometheus/metrics"}
+
+
 def test_the_manifests_folder_holds_what_is_rendered() -> None:
     _, container, _ = render()
     rendered = {f"{engine}.yaml": serving_runtime("longshore", engine) for engine in PROFILES}

@@ -32,6 +32,8 @@ class Handler(BaseHTTPRequestHandler):
     def do_GET(self):
         if "hang" in self.path:
             time.sleep(300)
+        if "slow" in self.path:
+            time.sleep(2)
         self.whole(200, {"path": self.path, "key": self.headers["Authorization"], "token": self.headers["X-Longshore-Token"]})
 
     def do_POST(self):
@@ -79,10 +81,10 @@ ThreadingHTTPServer(("127.0.0.1", int(sys.argv[1])), Handler).serve_forever()
 class Relayed:
     """A relay with the server behind it, and the launcher's page."""
 
-    def __init__(self, folder: Path, delay: float, *flags: str) -> None:
+    def __init__(self, folder: Path, delay: float, engine: str, *flags: str) -> None:
         self.port, self.page, self.folder = free_port(), Page.create(), folder
         (folder / "server.py").write_text(SERVER)
-        command = [sys.executable, "-m", "longshore_runtime.serve.engines.relay", "--engine", "llamacpp"]
+        command = [sys.executable, "-m", "longshore_runtime.serve.engines.relay", "--engine", engine]
         command += ["--host", "127.0.0.1", "--port", str(self.port), "--", sys.executable, "server.py", "{port}", str(delay)]
         environment = dict(os.environ) | {DESCRIPTOR: str(self.page.descriptor), ACCESS_LOG: "1"}
         assert self.page.descriptor is not None
@@ -124,8 +126,8 @@ class Relayed:
 
 
 @contextmanager
-def relayed(folder: Path, *flags: str, delay: float = 0.0, ready: bool = True) -> Iterator[Relayed]:
-    made = Relayed(folder, delay, *flags)
+def relayed(folder: Path, *flags: str, delay: float = 0.0, engine: str = "llamacpp", ready: bool = True) -> Iterator[Relayed]:
+    made = Relayed(folder, delay, engine, *flags)
     try:
         if ready:
             made.until(made.answers)
@@ -176,6 +178,15 @@ def test_the_launchers_look_does_not_wait_for_an_engine_that_hangs(relay: Relaye
     assert relay.get("/health?hang", token)[0] == 503
     with pytest.raises(TimeoutError):
         relay.get("/metrics?hang", timeout=3)  # somebody else decides for himself
+
+
+def test_it_waits_longer_for_what_takes_its_time_by_nature(relay: Relayed, tmp_path: Path) -> None:
+    assert relay.get("/metrics?slow", {TOKEN_HEADER.decode(): relay.page.token.decode()})[0] == 503
+    with relayed(tmp_path, engine="trtllm") as other:
+        token = {TOKEN_HEADER.decode(): other.page.token.decode()}
+        assert other.get("/metrics?slow", token)[0] == 200
+        assert other.get("/health?slow", token)[0] == 503
+        assert other.get("/metrics")[0] == 404, "who asks first takes it from the launcher"
 
 
 def test_requests_are_counted_and_refused_when_the_gate_is_closed(relay: Relayed) -> None:

@@ -14,6 +14,7 @@ ENGINES = {
     "llamacpp": "longshore_runtime.serve.engines.llamacpp:LlamaCpp",
     "sglang": "longshore_runtime.serve.engines.sglang:SGLang",
     "tgi": "longshore_runtime.serve.engines.tgi:TGI",
+    "trtllm": "longshore_runtime.serve.engines.trtllm:TensorRTLLM",
 }
 
 GGUF = "gguf"

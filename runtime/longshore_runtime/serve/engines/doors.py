@@ -7,9 +7,7 @@ from __future__ import annotations
 
 import re
 
-from longshore_runtime.serve.engines.vllm_gate import Doors
-
-_NOTHING = re.compile(r"(?!)")
+from longshore_runtime.serve.engines.vllm_gate import NOTHING, Doors
 
 ENGINE_DOORS = {
     # tools/server/README.md of llama.cpp, September 2026. Hidden: /slots (prompts of others), /props, /lora-adapters (what the
@@ -20,7 +18,7 @@ ENGINE_DOORS = {
             r"|/v1/audio/transcriptions|/(v1/)?(chat/completions|responses)/input_tokens|/v1/messages/count_tokens"
             r"|/(metrics|completion|infill|embedding|tokenize|detokenize|apply-template)/?"
         ),
-        private=_NOTHING,
+        private=NOTHING,
         uncounted=re.compile(r"/((v1/)?health|metrics)/?"),
         idle=re.compile(r"/(tokenize|detokenize|apply-template)|.*/(input_tokens|count_tokens)|/(v1/)?models/?"),
     ),
@@ -32,7 +30,7 @@ ENGINE_DOORS = {
             r"|/v1/models/[\w.:/-]+|/v1/audio/transcriptions|/v1/messages/count_tokens"
             r"|/(health|metrics|ping|generate|encode|classify|tokenize|detokenize)"
         ),
-        private=_NOTHING,
+        private=NOTHING,
         uncounted=re.compile(r"/(health|metrics|ping)"),
         idle=re.compile(r"(/v1)?/(de)?tokenize|/v1/messages/count_tokens|/v1/models(/.*)?"),
     ),
@@ -41,9 +39,19 @@ ENGINE_DOORS = {
         public=re.compile(
             r"/|/v1/(chat/completions|completions|models)|/(health|ping|metrics|generate|generate_stream|tokenize|chat_tokenize)"
         ),
-        private=_NOTHING,
+        private=NOTHING,
         uncounted=re.compile(r"/(health|ping|metrics)"),
         idle=re.compile(r"/(chat_)?tokenize|/v1/models"),
+    ),
+    # serve/openai_server.py of TensorRT-LLM 1.3.0rc3. Hidden: what changes the engine for everybody (weights, memory), what who
+    # asks first takes from others (iterations, events), /server_info, the answers that it keeps. /metrics waits two seconds for
+    # an iteration, and two more for another (executor/proxy.py, executor/result.py).
+    "trtllm": Doors(
+        public=re.compile(r"/v1/(models|completions|chat/completions|responses)|/(health|version|prometheus/metrics/?)"),
+        private=NOTHING,
+        uncounted=re.compile(r"/(health|version|metrics|prometheus/metrics/?)"),
+        idle=re.compile(r"/v1/models"),
+        slow=re.compile(r"/metrics"),
     ),
 }
 """By the engine's name."""

@@ -36,6 +36,9 @@ KEY_VARIABLE = "LLAMA_API_KEY"
 LOOK_SECONDS = 1.0
 """As much as passes between two looks (`watch.INTERVAL`): so a hanging engine is noticed within its grace."""
 
+SLOW_SECONDS = 4.5
+"""The same where an answer takes its time: less than the launcher itself waits (`client.read`)."""
+
 STOP_SECONDS = 10.0
 """What the engine gets to leave by itself; by then nobody is being served."""
 
@@ -79,7 +82,9 @@ class Relay:
     def _patience(self, scope: Scope) -> float | None:
         """Seconds for the launcher's looks at the engine: one that hangs is not to keep it from looking again."""
         looks = any(name == TOKEN_HEADER for name, _ in scope["headers"]) and self._doors.uncounted.fullmatch(scope["path"])
-        return LOOK_SECONDS if looks else None
+        if not looks:
+            return None
+        return SLOW_SECONDS if self._doors.slow.fullmatch(scope["path"]) else LOOK_SECONDS
 
     def _head(self, scope: Scope) -> h11.Request:
         query = scope.get("query_string", b"")

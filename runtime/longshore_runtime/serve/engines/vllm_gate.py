@@ -40,13 +40,20 @@ IDLE = re.compile(r"/(de)?tokenize|.*/render")
 """Answered without the engine's core."""
 
 
+NOTHING = re.compile(r"(?!)")
+
+
 class Doors(NamedTuple):
-    """Which paths of an engine's server are what: see PUBLIC, PRIVATE, UNCOUNTED and IDLE, which are vLLM's."""
+    """Which paths of an engine's server are what: see PUBLIC, PRIVATE, UNCOUNTED and IDLE, which are vLLM's.
+
+    `slow` are those that take seconds to answer by their nature.
+    """
 
     public: re.Pattern[str] = PUBLIC
     private: re.Pattern[str] = PRIVATE
     uncounted: re.Pattern[str] = UNCOUNTED
     idle: re.Pattern[str] = IDLE
+    slow: re.Pattern[str] = NOTHING
 
 
 DOORS = Doors()
