@@ -18,6 +18,7 @@ from types import FrameType
 from longshore_runtime.errors import EngineFailed, LongshoreError, explain_os_error
 from longshore_runtime.leases import Keeper, find_leases
 from longshore_runtime.serve.arrival import Arrival, choose_folder, expect
+from longshore_runtime.serve.bell import Bell, find_place
 from longshore_runtime.serve.caches import fingerprint
 from longshore_runtime.serve.engines import choose_engine, open_engine
 from longshore_runtime.serve.engines.port import Task
@@ -81,6 +82,7 @@ def build_launcher(
         speculation=speculation,
         draft=draft,
         more_adapters=options.adapters_dir is not None,
+        sleepable=options.sleepable,
         group=read_group(os.environ),
     )
     return Launcher(
@@ -122,6 +124,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--stall-grace", type=float, default=STALL_GRACE, help="seconds without progress after which an engine is given up"
     )
+    parser.add_argument("--sleepable", action="store_true", help="let it be put to sleep, where the engine can: see nap.py")
     parser.add_argument("--cache-dir", type=Path, help="where the engine keeps what it compiles, also for other pods")
     parser.add_argument("--log-format", choices=("text", "json"), default="text")
     parser.add_argument(
@@ -150,7 +153,11 @@ def _serve(launcher: Launcher, options: argparse.Namespace, log: Log) -> int:
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, stop)
     health = HealthServer(options.host, options.health_port, launcher.condition) if options.health_port else None
+    bell: Bell | None = None
     try:
+        if options.sleepable:
+            deeds = {"sleep": lambda: launcher.sleep(options.notice), "wake": launcher.wake}
+            bell = Bell(find_place(), deeds, launcher.state)
         for folder in (options.model_dir, *filter(None, [options.draft]), *(Path(folder) for _, folder in options.adapter)):
             require_verified(folder, log.say)
         launcher.start()
@@ -163,6 +170,8 @@ def _serve(launcher: Launcher, options: argparse.Namespace, log: Log) -> int:
         if failure:
             raise failure from None
     finally:
+        if bell:
+            bell.close()
         if health:
             health.close()
     return 0

@@ -19,7 +19,7 @@ from typing import NamedTuple
 
 from longshore_runtime import paths
 from longshore_runtime.digests import digest_bytes
-from longshore_runtime.errors import Corrupt, LongshoreError, Refused
+from longshore_runtime.errors import Corrupt, EngineFailed, LongshoreError, Refused
 from longshore_runtime.manifest import Manifest, parse
 from longshore_runtime.names import check_model
 from longshore_runtime.serve.client import Client
@@ -95,7 +95,7 @@ class AdapterWatch:
         self._loaded: dict[str, str] = {}
         self._refused: dict[str, _Refusal] = {}
         self._old: list[tuple[float, Path]] = []
-        self._ended = threading.Event()
+        self._ended, self._turn = threading.Event(), threading.Lock()
         self._thread = threading.Thread(target=self._run, name="adapters", daemon=True)
 
     @property
@@ -112,6 +112,15 @@ class AdapterWatch:
     def stop(self) -> None:
         """Look no more; the copies go when the engine does."""
         self._ended.set()
+
+    def pause(self) -> None:
+        """Return when nothing is being loaded, and load nothing until `resume`. Raises EngineFailed if a load does not end."""
+        if not self._turn.acquire(timeout=LOAD_LIMIT):
+            raise EngineFailed("an adapter is being loaded and does not come to an end", "see the engine's output")
+
+    def resume(self) -> None:
+        """Go on looking."""
+        self._turn.release()
 
     def close(self) -> None:
         """Remove the copies."""
@@ -180,4 +189,8 @@ class AdapterWatch:
 
     def _run(self) -> None:
         while not self._ended.wait(INTERVAL):
-            self.look()
+            if self._turn.acquire(timeout=INTERVAL):
+                try:
+                    self.look()
+                finally:
+                    self._turn.release()

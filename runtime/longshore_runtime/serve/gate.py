@@ -23,10 +23,13 @@ ACCESS_LOG = "LONGSHORE_ACCESS_LOG"
 TOKEN_HEADER = b"x-longshore-token"
 """With the page's token in it, a request is the launcher's own."""
 
-Mode = Literal["open", "closing", "closed"]
-"""`closing`: requests are answered and clients asked to connect elsewhere from now on; `closed`: new ones are refused."""
+Mode = Literal["open", "closing", "closed", "asleep"]
+"""`closing`: requests are answered and clients asked to connect elsewhere from now on; `closed`: new ones are refused.
 
-_MODES: tuple[Mode, ...] = ("open", "closing", "closed")
+`asleep` refuses them, too, and not for ever.
+"""
+
+_MODES: tuple[Mode, ...] = ("open", "closing", "closed", "asleep")
 _MODE, _ATTACHED, _STARTED, _ENDED, _OWED, _BEATS = range(6)
 _TOKEN = 64
 _TOKEN_SIZE = 32

@@ -56,8 +56,9 @@ def judge_startup(condition: Condition) -> Answer:
 
 def judge_readiness(condition: Condition) -> Answer:
     """Whether a request would be answered."""
-    if condition.now.phase != "ready":
-        return Answer(False, condition.now.error or condition.now.phase)
+    now = condition.now
+    if now.phase != "ready":
+        return Answer(False, now.error or (f"asleep: {now.step}" if now.phase == "asleep" and now.step else now.phase))
     if not condition.responsive:
         return Answer(False, "the engine's server does not answer")
     if condition.silence >= UNREADY * condition.grace:

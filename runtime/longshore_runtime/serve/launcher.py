@@ -15,11 +15,12 @@ from dataclasses import replace
 from pathlib import Path
 
 from longshore_runtime.arrivals import ARRIVALS
-from longshore_runtime.errors import EngineFailed, LongshoreError
+from longshore_runtime.errors import EngineFailed, LongshoreError, Refused
 from longshore_runtime.serve.adapters import AdapterWatch, Site
 from longshore_runtime.serve.arrival import Arrival
 from longshore_runtime.serve.caches import choose_key, place
 from longshore_runtime.serve.client import Client
+from longshore_runtime.serve.drain import drain, pause
 from longshore_runtime.serve.engines.port import Engine, Task
 from longshore_runtime.serve.gate import ACCESS_LOG, DESCRIPTOR, Page
 from longshore_runtime.serve.health import Condition
@@ -27,6 +28,7 @@ from longshore_runtime.serve.host import read_host
 from longshore_runtime.serve.logs import Sink
 from longshore_runtime.serve.ports import require_free_port
 from longshore_runtime.serve.processes import die_with_parent
+from longshore_runtime.serve.rest import Rest, require_sleep
 from longshore_runtime.serve.state import AdapterState, State
 from longshore_runtime.serve.watch import Watch
 
@@ -69,7 +71,8 @@ class Launcher:
 
         `arrival` is of weights still to come. `access_log` has the engine's server print a line for each request, should
         it be able to. `caches` are the folder below which it keeps what it compiles, and what tells its model from others.
-        At `site` adapters may appear while it runs; raises LongshoreError for an engine that takes none then.
+        At `site` adapters may appear while it runs. Raises LongshoreError for an engine that takes none then, and for a
+        sleepable task that it cannot sleep with.
         """
         self._engine, self._task, self._say, self._log, self._arrival = engine, task, say, log, arrival
         self.state = state or State()
@@ -84,6 +87,7 @@ class Launcher:
         self._client = Client(task.host, task.port, self._page.token)
         self._watch: Watch | None = None
         self._process: subprocess.Popen[str] | None = None
+        self._rest = self._make_rest() if task.sleepable else None
         self._reader: threading.Thread | None = None
         self._output: deque[str] = deque(maxlen=KEPT_LINES)
         self._step, self._said, self._made = "", 0.0, time.monotonic()
@@ -137,6 +141,7 @@ class Launcher:
         arrivals = {ARRIVALS: str(self._task.arrivals)} if self._task.arrivals else {}
         environment = self._engine.environment(self._machine, os.environ | arrivals) | self._place_caches(command)
         environment |= self._changes.environment if self._site and self._changes else {}
+        environment |= self._engine.sleep_mode.environment if self._rest and self._engine.sleep_mode else {}
         self._engine.prepare(self._machine, environment)
         environment |= {DESCRIPTOR: str(self._page.descriptor), ACCESS_LOG: str(int(self._access_log))}
         self._report(f"starting {self._engine.name} on the {self._machine.device} ({self._machine.cores} cores)")
@@ -186,9 +191,15 @@ class Launcher:
         raise error
 
     def wait(self) -> None:
-        """Block while the engine runs; raises EngineFailed when it ends by itself."""
+        """Block while the engine runs.
+
+        Raises EngineFailed when it ends by itself, or is given up on its way into or out of sleep.
+        """
         process = self._running()
         while process.poll() is None:
+            if self._rest is not None and self._rest.failure is not None:
+                self.stop(grace=0)
+                raise self._rest.failure
             # Not in one call: another thread may be the one that a signal interrupts, and this one would sleep on.
             time.sleep(_GLANCE)
         self._require_alive()
@@ -201,13 +212,14 @@ class Launcher:
         """
         if self._arrival is not None:
             self._arrival.stop()
+        awake = self._rest is None or self._rest.end()
         process = self._process
         if process is None:
             return
         if process.poll() is None:
             allowed = float(self._task.grace if grace is None else grace)
             try:
-                left = self._drain(process, allowed, notice)
+                left = self._drain(process, allowed, notice) if awake else 0.0  # nobody is served by one that sleeps
                 process.send_signal(signal.SIGTERM)
                 process.wait(left + STOP_MARGIN)
             except subprocess.TimeoutExpired:
@@ -224,6 +236,14 @@ class Launcher:
             if process.stdout is not None and not self._reader.is_alive():
                 process.stdout.close()
 
+    def sleep(self, notice: float = 0.0) -> None:
+        """Have the engine give its device's memory back, as `Rest.sleep` does. Raises Refused for one that is not sleepable."""
+        self._require_rest().sleep(notice)
+
+    def wake(self) -> None:
+        """Have it take its memory again, as `Rest.wake` does. Raises Refused for one that is not sleepable."""
+        self._require_rest().wake()
+
     def stalled(self) -> EngineFailed | None:
         """Why the engine is given up while it runs, if it is."""
         silence = self._watch.silence if self._watch else 0.0
@@ -235,6 +255,24 @@ class Launcher:
             "see its output; if it happens again, use another version of the engine, or --stall-grace where it was only slow",
             "stalled",
         )
+
+    def _make_rest(self) -> Rest:
+        mode = require_sleep(self._engine, self._task, self._machine)
+        return Rest(
+            mode,
+            self._task,
+            self._client,
+            self._page,
+            self.state,
+            self._say,
+            serves=self._serves,
+            alive=lambda: self._running().poll() is None,
+        )
+
+    def _require_rest(self) -> Rest:
+        if self._rest is None:
+            raise Refused("the engine was not started to sleep", "start it with --sleepable")
+        return self._rest
 
     def _place_caches(self, command: Sequence[str]) -> dict[str, str]:
         """Where the engine keeps what it compiles; nothing where that cannot be written to, since it can do without."""
@@ -262,7 +300,7 @@ class Launcher:
         """
         if self._joined and not self._watch:
             self.state.update(phase="draining")
-            _pause(notice + grace, lambda: process.poll() is None)
+            pause(notice + grace, lambda: process.poll() is None)
             return 0.0
         if self._watch is None or self.stalled():
             return 0.0
@@ -271,19 +309,9 @@ class Launcher:
             time.sleep(notice)
             return grace
         self._page.mode = "closing"
-        _pause(notice, lambda: process.poll() is None)
+        pause(notice, lambda: process.poll() is None)
         self._page.mode = "closed"
-        end, said = time.monotonic() + grace, 0.0
-        time.sleep(min(0.1, grace))  # a request that came in at this moment has counted itself by then
-        while (running := self._page.traffic().running) and time.monotonic() < end:
-            if process.poll() is not None or self.stalled():
-                return 0.0
-            if time.monotonic() - said > SILENCE:
-                said = time.monotonic()
-                self._say(f"draining: {running} requests are under way, {end - said:.0f} s left")
-            time.sleep(0.05)
-        if running:
-            self._say(f"{running} requests did not end within {grace:.0f} s and are cut")
+        drain(self._page, grace, lambda: process.poll() is None and not self.stalled(), self._say)
         return 0.0
 
     def _watch_from_now(self) -> None:
@@ -295,6 +323,8 @@ class Launcher:
             taken = (self._task.name, *(adapter.name for adapter in self._task.adapters))
             self._adapters = AdapterWatch(self._site, taken, self._changes, self._client, self._say)
             self._adapters.start()
+        if self._rest is not None:
+            self._rest.attend(self._watch, self._adapters)
         self.state.update(phase="ready", step="")
 
     def _list_adapters(self) -> tuple[AdapterState, ...]:
@@ -372,9 +402,3 @@ def require_known(engine: Engine, arguments: Sequence[str]) -> None:
             f"did you mean {near}?" if near else "correct the engine arguments, those of the version (serve.yaml) or your own",
             "wrong-argument",
         )
-
-
-def _pause(seconds: float, while_true: Callable[[], bool]) -> None:
-    end = time.monotonic() + seconds
-    while time.monotonic() < end and while_true():
-        time.sleep(max(0.0, min(0.1, end - time.monotonic())))

@@ -8,8 +8,11 @@ from typing import Any, Literal
 
 from longshore_runtime.errors import LongshoreError
 
-Phase = Literal["starting", "loading", "ready", "draining", "stopped", "failed"]
-"""`starting` until the engine reads weights, which may still be arriving; `loading` until it has answered a request."""
+Phase = Literal["starting", "loading", "ready", "draining", "asleep", "waking", "stopped", "failed"]
+"""`starting` until the engine reads weights, which may still be arriving; `loading` until it has answered a request.
+
+`draining` while it finishes what it has begun, before it stops or sleeps; `waking` until it has answered a request again.
+"""
 
 
 @dataclass(frozen=True)
@@ -27,7 +30,7 @@ class AdapterState:
 
 @dataclass(frozen=True)
 class Snapshot:
-    """One moment. `step` is what the engine says that it is doing.
+    """One moment. `step` is what the engine says that it is doing, and of one that is asleep why it could not be woken.
 
     `bytes` of `size` of the weights have arrived and are verified, None where all were there before the launcher was;
     `verdict` is the pull's, once it is complete. `error` and `hint` are why it failed and what to do.

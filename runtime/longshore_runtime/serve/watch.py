@@ -29,7 +29,7 @@ class Watch:
     def __init__(self, engine: Engine, page: Page, ask: Ask, leader: int, *, on_cpu: bool) -> None:
         self._engine, self._page, self._ask, self._leader, self._on_cpu = engine, page, ask, leader, on_cpu
         self._pulse, self._figures, self._unanswered = Pulse(INTERVAL), Figures(), 0
-        self._ended = threading.Event()
+        self._ended, self._away = threading.Event(), threading.Event()
         self._thread = threading.Thread(target=self._run, name="watch", daemon=True)
 
     def start(self) -> None:
@@ -40,6 +40,16 @@ class Watch:
         """Look away."""
         self._ended.set()
 
+    def pause(self) -> None:
+        """Take no notice of it until `resume`: whoever sleeps, or is being put to sleep, owes nobody anything."""
+        self._away.set()
+        self._forget()
+
+    def resume(self) -> None:
+        """Look at it again, as at one that was never seen."""
+        self._forget()
+        self._away.clear()
+
     @property
     def silence(self) -> float:
         """Seconds in which somebody waited for the engine and nothing came of it; those of hard work count less."""
@@ -48,7 +58,7 @@ class Watch:
     @property
     def responsive(self) -> bool:
         """Whether its server answers."""
-        return self._unanswered < UNANSWERED
+        return self._away.is_set() or self._unanswered < UNANSWERED
 
     def look(self, now: float) -> None:
         """One look, at `now` seconds of a monotonic clock."""
@@ -69,7 +79,11 @@ class Watch:
 
     def _run(self) -> None:
         while not self._ended.wait(INTERVAL):
-            self.look(time.monotonic())
+            if not self._away.is_set():
+                self.look(time.monotonic())
+
+    def _forget(self) -> None:
+        self._pulse, self._unanswered = Pulse(INTERVAL), 0
 
 
 def read_effort(leader: int) -> float | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import time
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +11,9 @@ import pytest
 
 from longshore import Registry
 from longshore_runtime import paths
-from longshore_runtime.errors import LongshoreError
+from longshore_runtime.errors import EngineFailed, LongshoreError
 from longshore_runtime.manifest import ModelFacts
+from longshore_runtime.serve import adapters as module
 from longshore_runtime.serve.adapters import AdapterWatch, Site, find_adapters
 from longshore_runtime.serve.client import Client
 from longshore_runtime.serve.engines.port import Task
@@ -205,3 +207,20 @@ def test_adapters_may_appear_only_where_it_can_be_told_whose_they_are(bench: Ben
     task = Task(bench.base, "m", ModelFacts(), "127.0.0.1", 1, 5)
     with pytest.raises(LongshoreError, match="testengine takes no adapters while it runs; leave --adapters-dir out"):
         Launcher(TestEngine("well"), task, bench.said.append, site=site)
+
+
+def test_while_the_engine_sleeps_nothing_is_loaded(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "INTERVAL", 0.01)
+    bench.bring("sql")
+    bench.watch.pause()
+    bench.watch.start()
+    time.sleep(0.3)
+    assert bench.told.asked == []
+    monkeypatch.setattr(module, "LOAD_LIMIT", 0.01)
+    with pytest.raises(EngineFailed, match="does not come to an end"):
+        bench.watch.pause()
+    bench.watch.resume()
+    end = time.monotonic() + 60
+    while not bench.told.asked:
+        assert time.monotonic() < end
+        time.sleep(0.01)

@@ -28,6 +28,8 @@ READY = Condition(Snapshot("ready"), begun=True, elapsed=100.0, deadline=913.0, 
         (STARTING, False, False, True, "loading weights: 1/3 shards: 10 of 30 bytes, 12 of 913 s"),
         (replace(STARTING, now=Snapshot("failed", error="no memory")), False, False, True, "no memory"),
         (READY, True, True, True, "started"),
+        (replace(READY, now=Snapshot("asleep")), True, False, True, "started"),
+        (replace(READY, now=Snapshot("waking")), True, False, True, "started"),
         (replace(READY, responsive=False), True, False, True, "started"),
         (replace(READY, silence=29), True, True, True, "started"),
         (replace(READY, silence=31), True, False, True, "started"),
@@ -46,6 +48,9 @@ def test_each_probe_has_its_own_answer(condition: Condition, started: bool, read
 def test_reasons_say_what_is_wrong() -> None:
     assert judge_readiness(replace(READY, silence=31)).reason == "the engine has made no progress for 31 s"
     assert judge_readiness(replace(READY, responsive=False)).reason == "the engine's server does not answer"
+    assert judge_readiness(replace(READY, now=Snapshot("asleep"))).reason == "asleep"
+    stuck = Snapshot("asleep", "could not be woken: no room")
+    assert judge_readiness(replace(READY, now=stuck)).reason == "asleep: could not be woken: no room"
     assert judge_liveness(replace(READY, silence=121)).reason == "the engine has work and has made no progress for 121 s"
 
 

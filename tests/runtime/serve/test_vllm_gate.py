@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import importlib.util
 import json
+import re
 from collections.abc import Awaitable, Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -147,6 +150,47 @@ def test_a_closing_gate_answers_and_a_closed_one_refuses() -> None:
     assert status(asyncio.run(server.ask("/health"))) == 200
     assert asyncio.run(server.ask("/v1/realtime", kind="websocket"))[0]["type"] == "websocket.close"
     assert server.page.traffic().running == 0
+
+
+def test_one_that_sleeps_refuses_and_says_so_and_the_launcher_may_ask() -> None:
+    server = Server(answer)
+    server.page.mode = "asleep"
+    refused = asyncio.run(server.ask("/v1/completions"))
+    assert (status(refused), headers(refused)[b"retry-after"]) == (503, b"1")
+    assert "is asleep and takes no requests until it is woken" in json.loads(refused[1]["body"])["error"]["message"]
+    assert status(asyncio.run(server.ask("/v1/completions", (TOKEN_HEADER, server.page.token)))) == 200
+    server.page.mode = "open"
+    assert status(asyncio.run(server.ask("/v1/completions"))) == 200
+
+
+def dev_routes() -> list[str]:
+    """The paths that vLLM has with VLLM_SERVER_DEV_MODE=1 and not without, by its source: importing it takes long."""
+    spec = importlib.util.find_spec("vllm")
+    assert spec
+    assert spec.origin
+    entrypoints = Path(spec.origin).parent / "entrypoints"
+    routers = (entrypoints / "launchers/api_server/routers.py").read_text()
+    (block,) = re.findall(r"if envs\.VLLM_SERVER_DEV_MODE:\n((?: {8}.*\n|\n)+)", routers)
+    assert re.findall(r"from (\S+) import", block) == ["vllm.entrypoints.serve", "vllm.entrypoints.rl.factories"]
+    sources = [path.read_text() for folder in ("serve/dev", "rl") for path in sorted((entrypoints / folder).rglob("*.py"))]
+    assert not [text for text in sources if re.search(r"prefix=|add_api_route|\.mount\(", text)], "paths that are not read here"
+    return [path for text in sources for path in re.findall(r'@router\.\w+\(\s*"([^"]+)"', text)]
+
+
+DEV = dev_routes()
+
+
+def test_the_routes_for_development_are_those_that_are_meant() -> None:
+    assert {"/sleep", "/wake_up", "/is_sleeping", "/collective_rpc", "/server_info", "/pause", "/update_weights"} <= set(DEV)
+
+
+@pytest.mark.parametrize("path", DEV)
+def test_what_is_for_development_is_closed_to_everybody_but_the_launcher(path: str) -> None:
+    server = Server(answer)
+    for spelled in (path, f"{path}/", f"/{path}", path.upper()):
+        for method in ("GET", "POST"):
+            assert status(asyncio.run(server.ask(spelled, method=method))) == 404
+    assert status(asyncio.run(server.ask(path, (TOKEN_HEADER, server.page.token)))) == 200
 
 
 def test_request_ids_are_kept_or_made_and_logged_without_what_was_said() -> None:

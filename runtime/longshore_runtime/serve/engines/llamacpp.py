@@ -25,7 +25,7 @@ from longshore_runtime.serve.engines.llamacpp_causes import diagnose
 from longshore_runtime.serve.engines.llamacpp_figures import read_figures
 from longshore_runtime.serve.engines.llamacpp_files import find_files
 from longshore_runtime.serve.engines.phases import find_phase
-from longshore_runtime.serve.engines.port import AdapterChanges, Figures, Task
+from longshore_runtime.serve.engines.port import AdapterChanges, Figures, SleepMode, Task
 from longshore_runtime.serve.engines.support import Support, read_support
 from longshore_runtime.serve.host import Host
 from longshore_runtime.serve.options import Option, flatten, group_options, merge_options, refuse_owned, refuse_short
@@ -89,6 +89,7 @@ class LlamaCpp:
     caches: Mapping[str, str] = MappingProxyType({"CUDA_CACHE_PATH": "cuda"})
     speculation: frozenset[str] = frozenset()
     adapter_changes: AdapterChanges | None = None
+    sleep_mode: SleepMode | None = None
 
     def require(self) -> None:
         relay_command.require(self.name)

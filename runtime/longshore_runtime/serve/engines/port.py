@@ -35,8 +35,8 @@ class Task:
     `arguments` are the version's and the user's own, in this order of precedence, for the engine as they are.
     `geometry` is the model in detail, where its files tell it. `adapters` are served with the model. `arrivals` tells an
     engine that waits for weights what has arrived. `draft` is the folder of the model that makes the guesses of a
-    `speculation` that needs one. With `more_adapters` others may come while it runs. In a `group` several
-    pods serve it together, and only the one that leads answers requests.
+    `speculation` that needs one. With `more_adapters` others may come while it runs. A `sleepable` engine can give its memory
+    back for a while. In a `group` several pods serve it together, and only the one that leads answers requests.
     """
 
     model: Path
@@ -52,6 +52,7 @@ class Task:
     speculation: Speculation | None = None
     draft: Path | None = None
     more_adapters: bool = False
+    sleepable: bool = False
     group: Group | None = None
 
 
@@ -73,6 +74,26 @@ class AdapterChanges(Protocol):
         ...
 
 
+class SleepMode(Protocol):
+    """How an engine gives the memory of its device back, and takes it again. `environment` lets it; the gate keeps others out.
+
+    `question` is a path that tells, asked with GET, whether it sleeps.
+    """
+
+    environment: Mapping[str, str]
+    sleep: Request
+    wake: Request
+    question: str
+
+    def require(self, machine: Host) -> None:
+        """Raise Refused where the engine cannot sleep on this machine."""
+        ...
+
+    def sleeps(self, answer: str) -> bool:
+        """Whether it sleeps, by its answer to the question."""
+        ...
+
+
 class Figures(NamedTuple):
     """What an engine's own counters say: requests it has, requests that have ended, and what only its work changes."""
 
@@ -86,7 +107,7 @@ class Engine(Protocol):
 
     `caches` are the environment variables that say where it keeps what it compiles, each with a folder's name.
     `speculation` are the methods that it can be told to guess by (`manifest.Speculation`). `adapter_changes` is None where
-    it takes no adapters while it runs.
+    it takes no adapters while it runs, `sleep_mode` where it cannot sleep.
     """
 
     name: str
@@ -95,6 +116,7 @@ class Engine(Protocol):
     caches: Mapping[str, str]
     speculation: frozenset[str]
     adapter_changes: AdapterChanges | None
+    sleep_mode: SleepMode | None
 
     def require(self) -> None:
         """Raise EngineFailed, saying how to install it, when the engine is not on this machine."""

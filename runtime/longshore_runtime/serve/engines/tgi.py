@@ -17,7 +17,7 @@ from longshore_runtime.serve.engines import relay_command
 from longshore_runtime.serve.engines.counters import count
 from longshore_runtime.serve.engines.credentials import without_credentials
 from longshore_runtime.serve.engines.phases import find_phase
-from longshore_runtime.serve.engines.port import Adapter, AdapterChanges, Figures, Task
+from longshore_runtime.serve.engines.port import Adapter, AdapterChanges, Figures, SleepMode, Task
 from longshore_runtime.serve.engines.support import Support, option_name, read_support
 from longshore_runtime.serve.engines.tgi_causes import diagnose
 from longshore_runtime.serve.fit.parallel import tensor_sizes
@@ -73,6 +73,7 @@ class TGI:
     caches: Mapping[str, str] = MappingProxyType({"TRITON_CACHE_DIR": "triton", "TORCHINDUCTOR_CACHE_DIR": "inductor"})
     speculation = frozenset({"ngram"})
     adapter_changes: AdapterChanges | None = None
+    sleep_mode: SleepMode | None = None
 
     def require(self) -> None:
         relay_command.require(self.name)

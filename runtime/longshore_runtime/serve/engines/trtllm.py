@@ -20,7 +20,7 @@ from longshore_runtime.manifest import Speculation
 from longshore_runtime.serve.engines import relay_command
 from longshore_runtime.serve.engines.credentials import without_credentials
 from longshore_runtime.serve.engines.phases import find_phase
-from longshore_runtime.serve.engines.port import AdapterChanges, Figures, Task
+from longshore_runtime.serve.engines.port import AdapterChanges, Figures, SleepMode, Task
 from longshore_runtime.serve.engines.support import Support, option_name, read_support
 from longshore_runtime.serve.engines.trtllm_causes import diagnose
 from longshore_runtime.serve.engines.trtllm_figures import read_figures
@@ -99,6 +99,7 @@ class TensorRTLLM:
     )
     speculation = frozenset(SPECULATION)
     adapter_changes: AdapterChanges | None = None
+    sleep_mode: SleepMode | None = None
 
     def require(self) -> None:
         relay_command.require(self.name)

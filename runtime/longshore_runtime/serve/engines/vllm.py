@@ -15,12 +15,12 @@ from pathlib import Path
 from types import MappingProxyType
 
 from longshore_runtime.arrivals import ARRIVALS
-from longshore_runtime.errors import EngineFailed
+from longshore_runtime.errors import EngineFailed, Refused
 from longshore_runtime.manifest import ModelFacts, Speculation
 from longshore_runtime.serve.engines import vllm_models
 from longshore_runtime.serve.engines.credentials import without_credentials
 from longshore_runtime.serve.engines.phases import find_phase
-from longshore_runtime.serve.engines.port import Adapter, AdapterChanges, Figures, Request, Task
+from longshore_runtime.serve.engines.port import Adapter, AdapterChanges, Figures, Request, SleepMode, Task
 from longshore_runtime.serve.engines.support import Support, read_support
 from longshore_runtime.serve.engines.vllm_causes import diagnose
 from longshore_runtime.serve.engines.vllm_figures import read_figures
@@ -46,6 +46,7 @@ OWNED = {
     "uds": "--host and --port",
     "headless": "the variables that LeaderWorkerSet sets",
     "config": "the arguments themselves",
+    "enable-sleep-mode": "--sleepable",
 }
 """Options that the launcher sets or must know, with where a user sets them instead."""
 
@@ -90,12 +91,33 @@ class _Changes:
         return "/v1/unload_lora_adapter", {"lora_name": name}
 
 
+class _Sleep:
+    """vLLM's `entrypoints/serve/dev/sleep/api_router.py`.
+
+    At level 1 the weights move to the host's memory and the KV cache goes; at level 2 they would have to be read again. By then
+    nobody is being served for whom it would be worth to wait, so what is left is aborted.
+    """
+
+    environment: Mapping[str, str] = MappingProxyType({"VLLM_SERVER_DEV_MODE": "1"})
+    sleep: Request = ("/sleep?level=1&mode=abort", {})
+    wake: Request = ("/wake_up", {})
+    question = "/is_sleeping"
+
+    def require(self, machine: Host) -> None:
+        if machine.device == "cpu":
+            raise Refused("vLLM has no memory of a device to give back on a CPU", "leave --sleepable out")
+
+    def sleeps(self, answer: str) -> bool:
+        return json.loads(answer)["is_sleeping"] is True
+
+
 class VLLM:
     """The adapter of vLLM, CPU build or GPU build."""
 
     name = "vllm"
     speculation = frozenset(SPECULATION)
     adapter_changes: AdapterChanges | None = _Changes()
+    sleep_mode: SleepMode | None = _Sleep()
     health_path = "/health"
     metrics_path = "/metrics"
     caches: Mapping[str, str] = MappingProxyType(
@@ -189,6 +211,8 @@ def _derive(task: Task, machine: Host) -> list[str]:
         arguments += ["--master-addr", task.group.leader]
     if task.arrivals:
         arguments += ["--load-format", LOAD_FORMAT]
+    if task.sleepable:  # what it takes for sleep also has it print the stack of each request that it refuses
+        arguments += ["--enable-sleep-mode", "--no-log-error-stack"]
     if task.geometry and task.geometry.task == "generate":
         arguments += parser_arguments(task.geometry.parsers)
     return (

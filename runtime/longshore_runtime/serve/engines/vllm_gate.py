@@ -14,7 +14,7 @@ import uuid
 from collections.abc import Awaitable, Callable, Mapping, MutableMapping
 from typing import Any, NamedTuple
 
-from longshore_runtime.serve.gate import ACCESS_LOG, TOKEN_HEADER, Page
+from longshore_runtime.serve.gate import ACCESS_LOG, TOKEN_HEADER, Mode, Page
 
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
@@ -41,6 +41,12 @@ IDLE = re.compile(r"/(de)?tokenize|.*/render")
 
 
 NOTHING = re.compile(r"(?!)")
+
+CLOSED: Mapping[Mode, str] = {
+    "closed": "this server is being shut down and takes no new requests; send it again, to another",
+    "asleep": "this server is asleep and takes no requests until it is woken; send it to another",
+}
+"""What is said to whoever is refused."""
 
 
 class Doors(NamedTuple):
@@ -94,8 +100,7 @@ class Gate:
         visit = _Visit(self._page, scope, receive, send, engaging=not self._doors.idle.fullmatch(path))
         self._page.start()  # before the mode is read: who closes the gate and then sees nobody must be right
         try:
-            if self._page.mode == "closed" and not ours:
-                text = "this server is being shut down and takes no new requests; send it again, to another"
+            if not ours and (text := CLOSED.get(self._page.mode)):
                 await refuse(scope, visit.send, 503, "ServiceUnavailableError", text)
             else:
                 await self._app(scope, visit.receive, visit.send)
