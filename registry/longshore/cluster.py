@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator
+import re
+import time
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, Literal
 
@@ -13,9 +15,11 @@ from longshore_runtime.errors import Interrupted, LongshoreError, NotFound, Refu
 
 try:
     import urllib3
+    import websocket
     from kubernetes import client, config, dynamic
     from kubernetes.client.exceptions import ApiException
     from kubernetes.dynamic.exceptions import ResourceNotFoundError
+    from kubernetes.stream import stream
 except ImportError as error:
     raise LongshoreError(
         "the package kubernetes is not installed", "in a checkout run: make setup; elsewhere install the extra deploy"
@@ -26,6 +30,38 @@ Change = Literal["created", "changed", "unchanged"]
 
 _TIMEOUT = 30
 _POD_TIMEOUT = 3
+_LOOK = 1
+_STDOUT, _STDERR = 1, 2
+_HANDSHAKE = re.compile(r"Handshake status (\d{3}).*-\+-\+- (.*)", re.DOTALL)
+"""How the client tells that a server refused to open a stream: its status, headers, and the body of its answer."""
+
+
+class PodCommand:
+    """A command that runs in a pod by itself, whoever listens."""
+
+    def __init__(self, pod: str, connection: Any) -> None:
+        self._pod, self._connection = pod, connection
+
+    def finish(self, deadline: float, hear: Callable[[str], None]) -> str:
+        """What it has printed once it has ended; `hear` gets the lines of its stderr.
+
+        Raises Interrupted where the connection breaks off, or at `deadline` (of the monotonic clock); it goes on then.
+        """
+        said = ""
+        try:
+            while True:
+                *lines, said = (said + self._connection.read_channel(_STDERR)).split("\n")
+                for line in lines:
+                    hear(line)
+                if not self._connection.is_open():
+                    return str(self._connection.read_channel(_STDOUT))
+                if time.monotonic() > deadline:
+                    raise Interrupted(f"{self._pod} is still at it", "it goes on by itself; --timeout says how long to wait")
+                self._connection.update(timeout=_LOOK)
+        except (websocket.WebSocketException, OSError) as error:
+            raise Interrupted(f"the connection to {self._pod} broke off ({error})", "it goes on by itself") from error
+        finally:
+            self._connection.close()
 
 
 class Cluster:
@@ -103,6 +139,28 @@ class Cluster:
             return None
         return text
 
+    def run_in_pod(self, namespace: str, pod: str, container: str, command: Sequence[str]) -> PodCommand:
+        """Start a command in a container of a pod, and return at once. It is the container's user who runs it."""
+        websocket.setdefaulttimeout(_TIMEOUT)
+        with self._explained(f"run a command in {pod}"):
+            try:
+                connection = stream(
+                    self._core.connect_get_namespaced_pod_exec,
+                    pod,
+                    namespace,
+                    container=container,
+                    command=list(command),
+                    stdin=False,
+                    stdout=True,
+                    stderr=True,
+                    tty=False,
+                    _preload_content=False,
+                )
+            except ApiException as error:
+                _complete(error)
+                raise
+        return PodCommand(pod, connection)
+
     def _resource(self, api: str, kind: str) -> Any:
         try:
             return self._client.resources.get(api_version=api, kind=kind)
@@ -137,6 +195,15 @@ def _configure(context: str | None) -> None:
             config.load_incluster_config()
         except config.ConfigException:
             raise LongshoreError(f"no cluster is configured: {error}", "set KUBECONFIG, or correct --context") from error
+
+
+def _complete(error: ApiException) -> None:
+    """Give an error the status and the body that it has in its text alone. Raises Interrupted if the server did not answer."""
+    if error.status:
+        return
+    if not (found := _HANDSHAKE.match(error.reason or "")):
+        raise Interrupted(f"the cluster does not answer ({error.reason})", "check KUBECONFIG and the network") from error
+    error.status, error.body = int(found[1]), found[2]
 
 
 def _explain(action: str, error: ApiException) -> LongshoreError:

@@ -16,6 +16,7 @@ from longshore.fleet.state import ENGINE, HEALTH_PORT, INITIALIZER, POD_OF, Phas
 from longshore.fleet.yaml import Object
 from longshore_runtime.errors import EngineFailed, Interrupted, LongshoreError, NotFound, Refused
 from longshore_runtime.serve.logs import read_words, show_line
+from longshore_runtime.serve.rest import ASLEEP
 
 API, KIND = "serving.kserve.io/v1beta1", "InferenceService"
 OURS = "app.kubernetes.io/managed-by=longshore"
@@ -67,11 +68,13 @@ def find_services(cluster: Cluster, uri: str, digest: str) -> list[str]:
     )
 
 
-def wait_ready(cluster: Cluster, namespace: str, name: str, deadline: float, say: Callable[[str], None]) -> State:
+def wait_ready(
+    cluster: Cluster, namespace: str, name: str, deadline: float, say: Callable[[str], None], *, changed: bool = True
+) -> State:
     """Return once the service is ready; `say` hears each thing that changes.
 
-    Raises EngineFailed with the pod's own words as soon as a pod fails, or after `deadline` seconds. The service stays
-    applied: Kubernetes goes on trying.
+    Raises EngineFailed with the pod's own words as soon as a pod fails, or after `deadline` seconds, and Refused for one
+    that sleeps and was not `changed`: of others the pods are replaced. The service stays applied: Kubernetes goes on trying.
     """
     end, said = time.monotonic() + deadline, ""
     while time.monotonic() < end:
@@ -80,9 +83,12 @@ def wait_ready(cluster: Cluster, namespace: str, name: str, deadline: float, say
             raise NotFound(f"{namespace}/{name} was deleted meanwhile", "deploy it again")
         if state.phase == "ready":
             return state
+        state = _with_word(cluster, state)
+        if state.phase == "asleep" and not changed:
+            raise Refused(f"{namespace}/{name} is asleep", f"wake it: longshore wake {state.reference} -n {namespace}")
         if state.phase == "failed":
             raise EngineFailed(f"{name} does not start: {state.message}", state.hint or f"see longshore status -n {namespace}")
-        if (now := _describe(cluster, state)) != said:
+        if (now := f"{state.phase}: {state.message}" if state.message else state.phase) != said:
             said = now
             say(now)
         time.sleep(0.5)
@@ -122,9 +128,7 @@ def read_logs(cluster: Cluster, namespace: str, name: str, *, tail: int | None, 
 
 def _ask(cluster: Cluster, service: Object, pods: Sequence[Object]) -> State:
     """A service's state, with what its pods say themselves: of their progress where nothing else is to be said, of adapters."""
-    state = read_state(service, pods)
-    if state.pod and not state.message and state.phase in ("pulling", "loading"):
-        state = replace(state, message=_word_of_pod(cluster, state.namespace, state.pod, state.phase))
+    state = _with_word(cluster, read_state(service, pods))
     if may_have_adapters(service):
         state = replace(state, adapters=read_adapters(list(_ask_ready(cluster, pods))))
     return state
@@ -139,22 +143,27 @@ def _ask_ready(cluster: Cluster, pods: Sequence[Object]) -> Iterator[str]:
         yield told
 
 
+def _with_word(cluster: Cluster, state: State) -> State:
+    """The state with what the pod says of its progress, where nothing else is to be said; that it sleeps it alone can say."""
+    if state.message or not state.pod or state.phase not in ("pulling", "loading"):
+        return state
+    word = _word_of_pod(cluster, state.namespace, state.pod, state.phase)
+    if state.phase == "loading" and word and (word == ASLEEP or word.startswith(f"{ASLEEP}: ")):
+        return replace(state, phase="asleep", message=word.removeprefix(ASLEEP).removeprefix(": ") or None)
+    return replace(state, message=word)
+
+
 def _belongs(pod: Object, service: Object) -> bool:
     mine, its = pod["metadata"], service["metadata"]
     return bool(mine["namespace"] == its["namespace"] and mine["labels"].get(POD_OF) == its["name"])
-
-
-def _describe(cluster: Cluster, state: State) -> str:
-    """The phase in words: with the share of the bytes while pulling, with the launcher's word while loading."""
-    detail = state.message or (_word_of_pod(cluster, state.namespace, state.pod, state.phase) if state.pod else None)
-    return f"{state.phase}: {detail}" if detail else state.phase
 
 
 def _word_of_pod(cluster: Cluster, namespace: str, pod: str, phase: Phase) -> str | None:
     """How far a pod is by its own account: its launcher's, where this may be asked for, or the last that its log says."""
     if phase == "loading" and (told := cluster.ask_pod(namespace, pod, HEALTH_PORT, "state")):
         with suppress(ValueError, KeyError, TypeError):
-            return str(json.loads(told)["startupz"]["reason"])
+            found = json.loads(told)
+            return str(found["readyz" if found["startupz"]["ok"] else "startupz"]["reason"])
     if phase not in ("pulling", "loading"):
         return None
     container = INITIALIZER if phase == "pulling" else ENGINE

@@ -38,6 +38,8 @@ COMMANDS = {
     "deploy": ("deploy:deploy", "Serve a version in a cluster and watch it become ready."),
     "status": ("deploy:status", "Show what is deployed, how far it is, and why not further."),
     "logs": ("deploy:logs", "Show what a deployed version's initializer and engine print."),
+    "sleep": ("nap:sleep", "Have a deployed version give its GPUs' memory back until it is woken."),
+    "wake": ("nap:wake", "Have a version that sleeps serve again."),
     "undeploy": ("deploy:undeploy", "Take a version out of a cluster and wait until it is gone."),
     "completion": ("completion:completion", "Print what makes a shell complete commands and options."),
     "render": ("render:render", "Print the Kubernetes objects that serve a version."),

@@ -15,15 +15,15 @@ from longshore.fleet.names import service_name
 from longshore.registry import Registry
 from longshore_runtime.errors import LongshoreError
 
-_context_option = click.option("--context", metavar="NAME", help="A context of the kubeconfig; its current one by default.")
-_namespace_option = click.option("--namespace", "-n", default="default", show_default=True, help="Where to look.")
+context_option = click.option("--context", metavar="NAME", help="A context of the kubeconfig; its current one by default.")
+namespace_option = click.option("--namespace", "-n", default="default", show_default=True, help="Where to look.")
 
 
 @click.command()
 @click.argument("reference")
 @adapters_option
 @placement_options
-@_context_option
+@context_option
 @click.option("--wait/--no-wait", default=True, help="Watch it until it is ready.")
 @click.option("--timeout", type=click.IntRange(1), default=3600, show_default=True, help="Seconds to watch it.")
 @click.option("--force", is_flag=True, help="Take over fields that somebody else has set.")
@@ -63,9 +63,10 @@ def deploy(
     for item in applied:
         progress.say(f"{item.kind}/{item.name} {item.change}")
     namespace, name = placement["namespace"], objects[-1]["metadata"]["name"]
-    if any(item.change != "unchanged" for item in applied):
+    changed = any(item.change != "unchanged" for item in applied)
+    if changed:
         opened.note(version, "deploy", f"{namespace}/{name}")
-    state = deployment.wait_ready(cluster, namespace, name, timeout, progress.say) if wait else None
+    state = deployment.wait_ready(cluster, namespace, name, timeout, progress.say, changed=changed) if wait else None
     if as_json:
         print_json({"reference": version.reference, "digest": version.digest, "applied": applied, "state": state})
     elif state:
@@ -76,9 +77,9 @@ def deploy(
 
 @click.command()
 @click.argument("model", required=False)
-@_namespace_option
+@namespace_option
 @click.option("--all-namespaces", "-A", is_flag=True, help="Look everywhere.")
-@_context_option
+@context_option
 @json_option
 def status(model: str | None, namespace: str, all_namespaces: bool, context: str | None, as_json: bool) -> None:
     """Show what is deployed, how far it is, and why not further."""
@@ -114,26 +115,26 @@ def _describe(adapter: SeenAdapter, ready: int) -> str:
 
 @click.command()
 @click.argument("reference")
-@_namespace_option
+@namespace_option
 @click.option("--follow", "-f", is_flag=True, help="Go on with what the engine prints from now on.")
 @click.option("--tail", type=click.IntRange(0), metavar="N", help="Only the last N lines of each container.")
-@_context_option
+@context_option
 @registry_option
 def logs(reference: str, namespace: str, follow: bool, tail: int | None, context: str | None, registry: str | None) -> None:
     """Show what a deployed version's initializer and engine print."""
     from longshore import deployment
     from longshore.cluster import Cluster
 
-    name = _name_of(reference, namespace, registry)
+    name = name_of(reference, namespace, registry)
     for line in deployment.read_logs(Cluster(context), namespace, name, tail=tail, follow=follow):
         click.echo(line)
 
 
 @click.command()
 @click.argument("reference")
-@_namespace_option
+@namespace_option
 @click.option("--timeout", type=click.IntRange(1), default=300, show_default=True, help="Seconds to wait until it is gone.")
-@_context_option
+@context_option
 @registry_option
 def undeploy(reference: str, namespace: str, timeout: int, context: str | None, registry: str | None) -> None:
     """Take a version out of a cluster and wait until it is gone."""
@@ -148,6 +149,7 @@ def undeploy(reference: str, namespace: str, timeout: int, context: str | None, 
     click.echo(f"{namespace}/{name} is gone")
 
 
-def _name_of(reference: str, namespace: str, registry: str | None) -> str:
+def name_of(reference: str, namespace: str, registry: str | None) -> str:
+    """The name of the InferenceService that serves what a reference names."""
     version = Registry(registry).resolve(reference)
     return service_name(version.model, version.version, namespace)

@@ -43,6 +43,7 @@ _OPTIONS = (
     click.option("--scale-query", metavar="PROMQL", help="Another metric than this version's queue."),
     click.option("--cache", metavar="PLACE", help="Pods share what they pull: a folder of the nodes, or pvc://CLAIM."),
     click.option("--cache-size", metavar="SIZE", help="At most so much, e.g. 500GiB; otherwise 85 % of the disk."),
+    click.option("--sleepable", is_flag=True, help="Let it be put to sleep; its pods get memory for the weights."),
     click.option("--keys", metavar="SECRET", help="The version must be signed by one of the public keys in this secret."),
     click.option("--adapters-dir", metavar="PLACE", help="Also serve adapters that appear meanwhile: on pvc://CLAIM."),
 )
@@ -76,6 +77,7 @@ def read_placement(
     cache_size: str | None = None,
     keys: str | None = None,
     adapters_dir: str | None = None,
+    sleepable: bool = False,
 ) -> Any:
     """The Placement that the options describe; what they leave out is as the version wishes.
 
@@ -99,7 +101,7 @@ def read_placement(
     scaling = Scaling(low, high, signal, target, prometheus, scale_query)
     attachments = Attachments(cache, cache_size, keys, adapters_dir)
     gpus, overlap = _first(gpus, serving.gpus, 1), pull == "overlap"
-    return Placement(namespace, gpus, images, service_account, scaling, arguments, attachments, overlap)
+    return Placement(namespace, gpus, images, service_account, scaling, arguments, attachments, overlap, sleepable)
 
 
 def _divide(version: Version, draft: Version | None, serving: Serving, name: str) -> tuple[int, tuple[str, ...]]:

@@ -105,7 +105,7 @@ class Placement:
 
     `service_account` names the account whose secrets the pull uses. `arguments` are the engine's options for dividing
     the model among the GPUs, by default each layer over all of them. With `overlap` the weights arrive while the engine
-    starts.
+    starts. A `sleepable` one gives its GPUs' memory back when it is told to.
     """
 
     namespace: str = "default"
@@ -116,6 +116,7 @@ class Placement:
     arguments: tuple[str, ...] | None = None
     attachments: Attachments = NOTHING
     overlap: bool = False
+    sleepable: bool = False
 
 
 def desired_objects(served: Composition, placement: Placement) -> list[Object]:
@@ -238,6 +239,7 @@ def inference_service(served: Composition, placement: Placement) -> Object:
     engine = choose_engine(served.serving, served.manifest.model)
     if placement.attachments.adapters and open_engine(engine).adapter_changes is None:
         raise LongshoreError(f"{engine} takes no adapters while it runs", "leave --adapters-dir out")
+    _check_sleep(placement, engine)
     volumes, mounts = _shared_memory(placement.gpus)
     predictor = kserve.V1beta1PredictorSpec(
         **predictor_fields(placement.scaling, name, placement.namespace, engine),
@@ -254,7 +256,9 @@ def inference_service(served: Composition, placement: Placement) -> Object:
             storage_uri=None if len(folders) > 1 else version.uri,
             args=_arguments(served, placement, engine, folders),
             volume_mounts=[*(engine_mounts(placement.attachments) or []), *mounts] or None,
-            resources=_resources(served.manifest.model.weight_bytes + served.draft_bytes, placement.gpus),
+            resources=_resources(
+                served.manifest.model.weight_bytes + served.draft_bytes, placement.gpus, sleepable=placement.sleepable
+            ),
         ),
     )
     return _as_object(
@@ -275,6 +279,7 @@ def _arguments(served: Composition, placement: Placement, engine: str, folders: 
     args += [f"--draft={folders[served.draft]}"] if served.draft else []
     args += [f"--adapter={part.model}={folders[part]}" for part in served.adapters]
     args += launcher_arguments(placement.attachments)
+    args += ["--sleepable"] if placement.sleepable else []
     if engine == DEFAULT_ENGINE and placement.arguments is not None:
         args += placement.arguments
     elif engine == DEFAULT_ENGINE and placement.gpus > 1:
@@ -322,10 +327,23 @@ def _describe(versions: Sequence[Version]) -> str:
     return ", ".join(f"{version.reference} sha256:{version.digest}" for version in versions)
 
 
-def _resources(weights: int, gpus: int) -> Any:
-    """Requests that the scheduler needs: GPUs where asked for, memory for the weights as they pass through the host."""
+def _check_sleep(placement: Placement, engine: str) -> None:
+    """Raise LongshoreError for what cannot sleep."""
+    if not placement.sleepable:
+        return
+    if not placement.gpus:
+        raise LongshoreError("a pod without GPUs has no memory of theirs to give back", "leave --sleepable out")
+    if open_engine(engine).sleep_mode is None:
+        raise LongshoreError(f"{engine} cannot sleep as the launcher drives it", "leave --sleepable out")
+
+
+def _resources(weights: int, gpus: int, *, sleepable: bool = False) -> Any:
+    """Requests that the scheduler needs: GPUs where asked for, memory for the weights as they pass through the host.
+
+    Those of an engine that sleeps stay there meanwhile, and cannot be dropped.
+    """
     shared = _shared_gib(gpus) - SHARED_GIB  # what lies in shared memory counts as the pod's, and 4 GiB have room for the least
-    memory = f"{4 + shared + -(-weights * (1 if gpus else 2) // GIB)}Gi"
+    memory = f"{4 + shared + -(-weights * ((1 if gpus else 2) + sleepable) // GIB)}Gi"
     requests = {"cpu": "1" if not gpus else str(2 * gpus), "memory": memory}
     limits = {"memory": memory}
     if gpus:

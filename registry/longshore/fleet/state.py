@@ -10,7 +10,7 @@ from typing import Any, Literal
 from longshore.fleet.adapters import SeenAdapter
 from longshore.fleet.yaml import Object
 
-Phase = Literal["pending", "pulling", "loading", "ready", "failed", "stopping"]
+Phase = Literal["pending", "pulling", "loading", "asleep", "ready", "failed", "stopping"]
 
 INITIALIZER, ENGINE = "storage-initializer", "kserve-container"
 HEALTH_PORT = 8081
@@ -27,8 +27,8 @@ _NO_CONTAINER = {"CreateContainerConfigError", "CreateContainerError", "RunConta
 class State:
     """Where a deployed version stands: `pods` are ready of wanted, `url` is the base of its OpenAI API.
 
-    `message` says why it is not further and `hint` what to do; `pod` is the one that they are about. `adapters` are those
-    that its pods serve or refused, where they were asked.
+    That it is `asleep` only a pod itself can tell. `message` says why it is not further and `hint` what to do; `pod` is the one
+    that they are about. `adapters` are those that its pods serve or refused, where they were asked.
     """
 
     namespace: str
@@ -51,7 +51,7 @@ class _Finding:
     hint: str | None = None
 
 
-_RANK: dict[Phase, int] = {"failed": 0, "loading": 1, "pulling": 2, "pending": 3, "stopping": 4, "ready": 5}
+_RANK: dict[Phase, int] = {"failed": 0, "loading": 1, "pulling": 2, "pending": 3, "stopping": 4, "asleep": 5, "ready": 6}
 """Of several pods, the one to speak of: what failed first, then what is nearest to being ready."""
 
 

@@ -7,7 +7,8 @@ says that it sleeps, and may be woken again, or is given up, and its pod with it
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from longshore_runtime.errors import EngineFailed, LongshoreError, Refused
@@ -86,7 +87,7 @@ class Rest:
         For `notice` seconds new requests are answered, then those under way are finished within the grace.
         Raises Refused for one that is not ready, and EngineFailed for one that does not fall asleep.
         """
-        with self._turn:
+        with self._turn, self._definite("put to sleep"):
             if self._is("asleep", "ready"):
                 return
             self._set(phase="draining", step="going to sleep")
@@ -107,7 +108,7 @@ class Rest:
 
         Raises Refused for one that is neither, and EngineFailed for one that does not wake; it may sleep on.
         """
-        with self._turn:
+        with self._turn, self._definite("woken"):
             if self._is("ready", "asleep"):
                 return
             self._set(phase="waking", step="")
@@ -127,6 +128,16 @@ class Rest:
                 "it sleeps on; make room on its device and try again, or delete its pod",
                 CAUSE,
             )
+
+    @contextmanager
+    def _definite(self, deed: str) -> Iterator[None]:
+        """Give it up where something else goes wrong than what was thought of."""
+        try:
+            yield
+        except LongshoreError:
+            raise
+        except Exception as error:
+            self._give_up(f"the engine could not be {deed}: {type(error).__name__}: {error}")
 
     def _is(self, wanted: str, needed: str) -> bool:
         """Whether it is as it is wanted. Raises Refused where it is not as it needs to be for that, either."""

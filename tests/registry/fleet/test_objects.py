@@ -23,7 +23,7 @@ from longshore.fleet.objects import (
 from longshore.fleet.yaml import dump_yaml
 from longshore.version import Version
 from longshore_runtime.errors import LongshoreError
-from longshore_runtime.manifest import Manifest, ModelFacts
+from longshore_runtime.manifest import Manifest, ModelFacts, Serving
 from longshore_runtime.pull.mode import MODE, READONLY
 from longshore_runtime.pull.sources import SOURCES
 from longshore_runtime.serve.__main__ import build_parser
@@ -246,3 +246,21 @@ def test_the_sdk_does_not_read_our_command_line() -> None:
     script = "import sys; sys.argv = ['x', '--max', '3']; import longshore.fleet.objects; print(sys.argv)"
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
     assert done.stdout == "['x', '--max', '3']\n", done.stderr
+
+
+def test_one_that_sleeps_has_memory_for_its_weights_and_is_told_so() -> None:
+    model = render(gpus=2, sleepable=True)[2]["spec"]["predictor"]["model"]
+    assert model["resources"]["limits"]["memory"] == "36Gi", "15 GiB of weights that pass through, and as many that stay"
+    options, rest = build_parser().parse_known_args(model["args"])
+    assert (options.sleepable, rest) == (True, ["--tensor-parallel-size=2"])
+    assert "--sleepable" not in render()[2]["spec"]["predictor"]["model"]["args"]
+    with pytest.raises(LongshoreError, match="a pod without GPUs has no memory of theirs to give back; leave --sleepable out"):
+        render(gpus=0, sleepable=True)
+
+
+@pytest.mark.parametrize("engine", ["llamacpp", "sglang", "tgi", "trtllm"])
+def test_an_engine_that_cannot_sleep_is_refused(engine: str) -> None:
+    found = Version("m", "1", DIGEST, f"s3://models/m/trees/{DIGEST}", "2026-11-21T10:00:00.000000Z", "ana")
+    manifest = Manifest(files=(), model=ModelFacts(), serving=Serving(engine=engine))
+    with pytest.raises(LongshoreError, match=f"{engine} cannot sleep as the launcher drives it; leave --sleepable out"):
+        desired_objects(Composition(found, found, manifest, (), manifest.serving), Placement(sleepable=True))

@@ -11,6 +11,9 @@ import subprocess
 import sys
 import tempfile
 import threading
+import time
+import urllib.error
+import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -21,6 +24,7 @@ from longshore_runtime.errors import EngineFailed, Refused
 from longshore_runtime.serve import bell as module
 from longshore_runtime.serve.bell import Bell, find_place, ring
 from longshore_runtime.serve.nap import main
+from longshore_runtime.serve.ports import choose_port
 from longshore_runtime.serve.state import State
 
 
@@ -140,3 +144,51 @@ def test_where_no_launcher_listens_it_says_so(tmp_path: Path) -> None:
 def test_it_lies_in_a_folder_of_the_users_own(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tempfile, "tempdir", "/scratch")
     assert find_place() == Path(f"/scratch/longshore-{os.getuid()}/bell")
+
+
+POD = """
+import sys
+sys.path.insert(0, {tests!r})
+from longshore_runtime.serve import __main__ as command
+from support.engine import TestEngine
+command.open_engine = lambda _: TestEngine("well")
+sys.exit(command.main(sys.argv[1:]))
+"""
+
+
+def test_the_launchers_own_command_sleeps_wakes_and_ends_while_it_sleeps(model: Path, place: Path, tmp_path: Path) -> None:
+    script = tmp_path / "pod.py"
+    script.write_text(POD.format(tests=str(Path(__file__).parents[2])))
+    port, health = choose_port(), choose_port()
+    options = ["--model-dir", str(model), "--served-model-name=m", "--host=127.0.0.1", "--notice=0", "--sleepable"]
+    environment = os.environ | {"TMPDIR": str(place.parents[1])}
+
+    def nap(verb: str) -> Any:
+        command = [sys.executable, "-m", "longshore_runtime.serve.nap", verb]
+        return json.loads(subprocess.run(command, env=environment, capture_output=True, text=True, check=False).stdout)
+
+    def probe(path: str) -> tuple[int, str]:
+        try:
+            with urllib.request.urlopen(f"http://127.0.0.1:{health}{path}", timeout=10) as answer:
+                return answer.status, json.load(answer)["reason"]
+        except urllib.error.HTTPError as error:
+            return error.code, json.load(error)["reason"]
+        except OSError:
+            return 0, ""
+
+    command = [sys.executable, script, *options, f"--port={port}", f"--health-port={health}"]
+    with subprocess.Popen(command, env=environment) as pod:
+        try:
+            end = time.monotonic() + 60
+            while probe("/readyz")[0] != 200:
+                assert time.monotonic() < end
+                time.sleep(0.1)
+            for verb, phase, ready in (("sleep", "asleep", 503), ("wake", "ready", 200), ("sleep", "asleep", 503)):
+                assert nap(verb) == {"phase": phase, "error": None, "hint": None}
+                assert probe("/readyz") == (ready, phase)
+                assert [probe(path)[0] for path in ("/startupz", "/livez")] == [200, 200]
+            pod.terminate()
+            assert pod.wait(60) == 0
+        finally:
+            pod.kill()
+    assert nap("wake")["error"] == "no launcher here was started to sleep"

@@ -180,6 +180,18 @@ def test_one_of_which_nobody_knows_how_it_is_is_given_up(behaviour: str, error: 
         assert caught.value.cause == "sleep"
 
 
+def test_what_nobody_thought_of_is_a_failure_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> None:
+        raise KeyError("k")
+
+    with serving("well") as bench:
+        bench.launcher.sleep()
+        monkeypatch.setattr(bench.launcher._client, "ask", fail)
+        with pytest.raises(EngineFailed, match="could not be woken: KeyError: 'k'"):
+            bench.launcher.wake()
+        assert bench.phase == "failed"
+
+
 def test_one_that_dies_says_why_by_its_last_words() -> None:
     with serving("dies-waking") as bench:
         bench.launcher.sleep()
