@@ -168,16 +168,20 @@ def test_ctrl_c_while_the_engine_starts_ends_it(longshore: CommandLine, smollm2:
         while "starting vllm" not in process.stderr.readline():
             assert process.poll() is None
         time.sleep(5)
+        assert engines_of(longshore)
         process.send_signal(signal.SIGINT)
         err = process.communicate(timeout=60)[1]
     assert process.returncode == 130
     assert err.splitlines()[-1].startswith("interrupted; ")
     assert "Traceback" not in err
     assert not list((longshore.home / ".cache/longshore/runs").iterdir())
-    engines = subprocess.run(
-        ["pgrep", "-f", f"api_server --model {longshore.home}"], capture_output=True, text=True, check=False
-    )
-    assert engines.stdout == ""
+    assert not engines_of(longshore)
+
+
+def engines_of(longshore: CommandLine) -> str:
+    """The processes of engines that this command line has started."""
+    command = ["pgrep", "-f", f"vllm_server .*--model {longshore.home}"]
+    return subprocess.run(command, capture_output=True, text=True, check=False).stdout
 
 
 def test_a_model_that_the_engine_refuses_is_explained(longshore: CommandLine, tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ def test_the_command_is_printed_and_nothing_started(model: Path, capsys: pytest.
     options = ["--model-dir", str(model), "--served-model-name", "m", "--port", "9", "--print-command"]
     assert main([*options, "--max-model-len", "512"]) == 0
     tokens = shlex.split(capsys.readouterr().out)
-    assert tokens[1:3] == ["-m", "vllm.entrypoints.openai.api_server"]
+    assert tokens[1:3] == ["-m", "longshore_runtime.serve.engines.vllm_server"]
     assert tokens[tokens.index("--model") + 1] == str(model)
     assert tokens[-2:] == ["--max-model-len", "512"]
 
@@ -30,7 +30,7 @@ def test_each_pod_of_a_group_has_a_command_of_its_own(
         monkeypatch.setenv(f"LWS_{name}", value)
     assert main(["--model-dir", str(model), "--served-model-name", "m", "--print-command"]) == 0
     leader, worker = map(shlex.split, capsys.readouterr().out.splitlines())
-    assert leader[2] == "vllm.entrypoints.openai.api_server"
+    assert leader[2] == "longshore_runtime.serve.engines.vllm_server"
     assert worker[2:4] == ["vllm.entrypoints.cli.main", "serve"]
     assert (leader[leader.index("--node-rank") + 1], worker[worker.index("--node-rank") + 1]) == ("0", "1")
 

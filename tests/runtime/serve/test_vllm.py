@@ -163,7 +163,7 @@ def test_a_group_of_pods_is_one_engine_of_which_the_first_answers() -> None:
     machine = Host("cuda", 512 * GIB, 64, (replace(H100, per_node=8),) * 8)
     task = Task(Path("/m"), "m", FACTS, "0.0.0.0", 8080, 30, (("--seed=1",),), geometry, group=Group("m-0.m", 2, 0))
     leader, worker = (VLLM().command(replace(task, group=Group("m-0.m", 2, index)), machine) for index in (0, 1))
-    assert leader[1:6] == ["-m", "vllm.entrypoints.openai.api_server", "--middleware", MIDDLEWARE, "--model"]
+    assert leader[1:6] == ["-m", "longshore_runtime.serve.engines.vllm_server", "--middleware", MIDDLEWARE, "--model"]
     assert worker[1:5] == ["-m", "vllm.entrypoints.cli.main", "serve", "/m"]
     assert worker[-2:] == ["--seed=1", "--headless"]
     for index, tokens in enumerate((leader, worker)):

@@ -25,6 +25,7 @@ from longshore_runtime.serve.engines.support import Support, read_support
 from longshore_runtime.serve.engines.vllm_causes import diagnose
 from longshore_runtime.serve.engines.vllm_figures import read_figures
 from longshore_runtime.serve.engines.vllm_gate import MIDDLEWARE
+from longshore_runtime.serve.engines.vllm_libraries import find_preloads
 from longshore_runtime.serve.engines.vllm_plugin import GROUP, LOAD_FORMAT, NAME
 from longshore_runtime.serve.fit.arguments import fit_arguments, parser_arguments
 from longshore_runtime.serve.fit.catalogue import GPU
@@ -38,6 +39,7 @@ from longshore_runtime.serve.host import Host
 from longshore_runtime.serve.options import flatten, group_options, merge_options, refuse_owned
 
 GIB = 1024**3
+SERVER = "longshore_runtime.serve.engines.vllm_server"
 OWNED = {
     "model": "the reference",
     "host": "--host",
@@ -156,7 +158,7 @@ class VLLM:
         if task.group and not task.group.leads:
             return [sys.executable, "-m", "vllm.entrypoints.cli.main", "serve", str(task.model), *options, "--headless"]
         # The gate stands beside whatever middleware somebody else names, and not in its place.
-        server = [sys.executable, "-m", "vllm.entrypoints.openai.api_server", "--middleware", MIDDLEWARE]
+        server = [sys.executable, "-m", SERVER, "--middleware", MIDDLEWARE]
         return [*server, "--model", str(task.model), *options]
 
     def environment(self, machine: Host, inherited: Mapping[str, str]) -> dict[str, str]:
@@ -170,6 +172,9 @@ class VLLM:
             "PYTHONUNBUFFERED": "1",
             "PYTHONWARNINGS": "ignore",
         }
+        if machine.device == "cpu":
+            own["THP_MEM_ALLOC_ENABLE"] = "1"  # PyTorch's: weights and KV cache in huge pages, where the kernel gives them
+            kept |= {"LD_PRELOAD": found} if (found := find_preloads(kept.get("LD_PRELOAD", ""))) else {}
         if machine.device == "cpu" and machine.cores <= FEW_CORES:
             # One process less: it starts 13 s sooner and no core is set aside for the server.
             own["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"
