@@ -1,15 +1,20 @@
 from __future__ import annotations
 
+import ctypes
+import errno
+import mmap
+import re
 import threading
 import time
 from collections import Counter
+from pathlib import Path
 
 import pytest
 
 from longshore_runtime.errors import Busy, Interrupted
 from longshore_runtime.pull import transfer
 from longshore_runtime.pull.concurrency import FEWEST, Pace, most_workers
-from longshore_runtime.pull.transfer import REFUSALS, Chunk, for_each_chunk
+from longshore_runtime.pull.transfer import REFUSALS, Chunk, for_each_chunk, make_buffer
 
 MIB = 1024**2
 GIB = 1024**3
@@ -28,6 +33,39 @@ GIB = 1024**3
 )
 def test_buffers_take_no_more_memory_than_there_is(chunk: int, limit: int | None, workers: int) -> None:
     assert most_workers(chunk, limit) == workers
+
+
+@pytest.mark.skipif(not Path("/sys/kernel/mm/transparent_hugepage/enabled").exists(), reason="no kernel with huge pages")
+def test_buffers_are_private_memory_for_which_huge_pages_are_wished() -> None:
+    buffer = make_buffer(8 * MIB)
+    flags = flags_at(ctypes.addressof(ctypes.c_char.from_buffer(buffer)))
+    assert "hg" in flags
+    assert "sh" not in flags
+
+
+def flags_at(address: int) -> list[str]:
+    """What the kernel says of the mapping that `address` is in."""
+    inside = False
+    for line in Path("/proc/self/smaps").read_text().splitlines():
+        if bounds := re.match(r"([0-9a-f]+)-([0-9a-f]+) ", line):
+            inside = int(bounds[1], 16) <= address < int(bounds[2], 16)
+        elif inside and line.startswith("VmFlags:"):
+            return line.split()[1:]
+    raise AssertionError(f"nothing is mapped at {address:x}")
+
+
+class OldKernel(mmap.mmap):
+    """Memory of a kernel that knows nothing of huge pages."""
+
+    def madvise(self, *_: int) -> None:
+        raise OSError(errno.EINVAL, "Invalid argument")
+
+
+def test_where_there_are_no_huge_pages_buffers_have_small_ones(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("longshore_runtime.pull.transfer.mmap.mmap", OldKernel)
+    assert len(make_buffer(5000)) == 5000
+    monkeypatch.delattr("longshore_runtime.pull.transfer.mmap.MADV_HUGEPAGE")
+    assert len(make_buffer(0)) == 1  # there is no memory of no size
 
 
 def settle(rate: float, most: int = 20) -> int:
