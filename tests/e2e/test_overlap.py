@@ -102,6 +102,8 @@ def test_the_engine_waits_for_the_weights_and_answers_with_them(uri: str, slow: 
     with launched(folder, port, tmp_path / "log") as process:
         await_line(process, "launcher: starting vllm")
         puller = puller_of(process.pid)  # which goes on where the first one was
+        told = Path(f"/proc/{puller}/fd/1")
+        eventually(lambda: b'"preview"' in told.read_bytes(), "the engine may look at the model", timeout=60)
         os.kill(puller, signal.SIGSTOP)  # so that the engine is sooner, however busy this machine is
         try:
             await_line(process, r"launcher: waiting for model-0000\d-of-00003.safetensors")

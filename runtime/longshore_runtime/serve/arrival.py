@@ -41,7 +41,11 @@ class Arrival:
         self._over = threading.Event()
 
     def begin(self, engine: Engine, task: Task) -> Task:
-        """Begin the pull; returns the task for the engine, which may be started now. Raises LongshoreError when it fails."""
+        """Begin the pull; returns the task for the engine, which may be started now.
+
+        An engine that waits for weights waits for the preview, too. For any other the pull is at its end by then, and
+        LongshoreError is raised when it fails.
+        """
         descriptor, place = tempfile.mkstemp(prefix="longshore-arrivals-")
         self._told = Arrivals(Path(place))
         self._meter.say(f"{format_size(sum(self._handover.weights.values()))} of weights are still to come")
@@ -55,17 +59,17 @@ class Arrival:
                 preexec_fn=die_with_parent if sys.platform == "linux" else None,  # noqa: PLW1509 - one call of prctl
             )
         threading.Thread(target=self._follow, name="arrival", daemon=True).start()
-        waits = engine.waits(task)
-        if not waits:
-            self._meter.say(f"{engine.name} is started when all of them are there")
+        if engine.waits(task):
+            return replace(task, model=self._folder / PREVIEW, arrivals=self._told.place)
+        self._meter.say(f"{engine.name} is started when all of them are there")
         while True:
             try:
                 told = self.check()
             except LongshoreError:
                 self.stop()
                 raise
-            if told.verdict or (waits and told.preview):
-                return replace(task, model=Path(told.preview or task.model), arrivals=told.place if waits else None)
+            if told.verdict:
+                return replace(task, model=Path(told.preview or task.model))
             time.sleep(_INTERVAL)
 
     def check(self) -> Arrivals:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
+import threading
 import time
 from pathlib import Path
 
@@ -10,6 +12,7 @@ import pytest
 
 from conftest import use_server
 from longshore import Registry
+from longshore_runtime.arrivals import Arrivals
 from longshore_runtime.errors import StoreFailed
 from longshore_runtime.handover import read_handover
 from longshore_runtime.handover_files import HANDOVER, PREVIEW
@@ -20,7 +23,7 @@ from longshore_runtime.pull.rate import MAX_RATE
 from longshore_runtime.serve.arrival import choose_folder, expect
 from longshore_runtime.serve.engines import open_engine
 from longshore_runtime.serve.engines.port import Task
-from longshore_runtime.serve.engines.vllm_plugin import GROUP, LOAD_FORMAT, NAME
+from longshore_runtime.serve.engines.vllm_plugin import GROUP, LOAD_FORMAT, NAME, await_preview
 from longshore_runtime.serve.host import Host
 from longshore_runtime.serve.launcher import Launcher
 from longshore_runtime.serve.model import read_model, read_shape
@@ -135,6 +138,25 @@ def test_vllm_waits_unless_somebody_chose_another_loader() -> None:
     )
     assert environment["VLLM_PLUGINS"] == f"mine,{NAME}"
     assert "AWS_SECRET_ACCESS_KEY" not in environment
+
+
+def test_vllm_looks_at_the_model_when_there_is_a_preview(tmp_path: Path) -> None:
+    place = tmp_path / "arrivals"
+    place.write_text("")
+    later = threading.Timer(0.3, lambda: place.write_text(json.dumps({"bytes": 0}) + '\n{"preview": "/p"}\n'))
+    later.start()
+    began, arrivals = time.monotonic(), Arrivals(place)
+    await_preview(arrivals)
+    later.join()
+    assert time.monotonic() - began > 0.2
+    assert arrivals.preview == "/p"
+
+
+def test_vllm_does_not_wait_for_a_preview_that_will_not_come(tmp_path: Path) -> None:
+    place = tmp_path / "arrivals"
+    place.write_text('{"error": "no such bucket", "hint": "-"}\n')
+    with pytest.raises(RuntimeError, match="the weights did not arrive: no such bucket"):
+        await_preview(Arrivals(place))
 
 
 def test_the_image_and_the_wheel_name_the_same_plugin() -> None:

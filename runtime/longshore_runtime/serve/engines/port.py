@@ -135,7 +135,11 @@ class Engine(Protocol):
         ...
 
     def waits(self, task: Task) -> bool:
-        """Whether the engine can be started before the weights are there, and reads none that has not arrived."""
+        """Whether the engine can be started before anything of the weights is there, their headers included.
+
+        It must then look at nothing of the model before the account of what arrives has told of the preview, and read no
+        weights that have not arrived.
+        """
         ...
 
     def command(self, task: Task, machine: Host) -> list[str]:
