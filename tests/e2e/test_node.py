@@ -165,10 +165,11 @@ def test_a_flipped_byte_in_the_bucket_keeps_a_version_from_serving(
     (copy / "README.md").write_text("another version\n")  # so that its tree is its own, and the sound one stays sound
     done = longshore("push", copy, "smollm2:2", timeout=300)
     assert done.code == 0, done.err
-    uri = service_of(longshore("render", "smollm2:2", *placed(account)).out)["spec"]["predictor"]["model"]["storageUri"]
+    first = (*placed(account), "--pull", "before")  # KServe shows what an initializer says, not what a launcher does
+    uri = service_of(longshore("render", "smollm2:2", *first).out)["spec"]["predictor"]["model"]["storageUri"]
     assert bucket.folder
     flip_byte(bucket.folder / uri.removeprefix("s3://") / DAMAGED, 100_000)
-    refused = longshore("deploy", "smollm2:2", *placed(account), "--timeout", "180", timeout=230)
+    refused = longshore("deploy", "smollm2:2", *first, "--timeout", "180", timeout=230)
     assert refused.code == 1
     assert DAMAGED in refused.error
 
@@ -196,7 +197,9 @@ def test_an_initializer_that_is_killed_resumes_within_its_memory(
     assert server.port
     with run_throttle(OUTSIDE, (server.hostname, server.port), rate=25 * MIB) as endpoint:
         give_credentials(node, account, "slow", endpoint)
-        runtime, container, service = yaml.safe_load_all(pushed("render", "smollm2:1", *placed(account, "slow")).out)
+        runtime, container, service = yaml.safe_load_all(
+            pushed("render", "smollm2:1", *placed(account, "slow"), "--pull", "before").out
+        )
         container["metadata"]["name"] = service["spec"]["predictor"]["storageContainerName"] = "longshore-small"
         container["spec"]["container"]["resources"]["limits"]["memory"] = "256Mi"
         container["spec"]["container"]["env"] = [{"name": "LONGSHORE_REGISTRY", "value": "s3://models/registry"}]
@@ -298,7 +301,7 @@ def test_the_weights_arrive_while_the_engine_starts(node: Node, bucket: S3Server
     assert server.port
     with run_throttle(OUTSIDE, (server.hostname, server.port), rate=12 * MIB) as endpoint:
         give_credentials(node, account, "slow", endpoint)
-        words = ["smollm2:1", *placed(account, "slow"), "--pull", "overlap"]
+        words = ["smollm2:1", *placed(account, "slow")]
         done = pushed("deploy", *words, "--no-wait", timeout=180)
         assert done.code == 0, done.err
         eventually(lambda: bool(pulls_of_weights()), "the launcher pulls", timeout=180)

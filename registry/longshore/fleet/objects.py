@@ -19,6 +19,7 @@ from longshore.fleet.state import HEALTH_PORT
 from longshore.fleet.yaml import Object
 from longshore.version import Version
 from longshore_runtime.errors import LongshoreError
+from longshore_runtime.pull.ahead import WAITING
 from longshore_runtime.pull.sources import SOURCES
 from longshore_runtime.serve.engines import choose_engine, open_engine
 from longshore_runtime.serve.launcher import STOP_MARGIN
@@ -105,7 +106,7 @@ class Placement:
 
     `service_account` names the account whose secrets the pull uses. `arguments` are the engine's options for dividing
     the model among the GPUs, by default each layer over all of them. With `overlap` the weights arrive while the engine
-    starts. A `sleepable` one gives its GPUs' memory back when it is told to.
+    starts, should it be one that waits for them. A `sleepable` one gives its GPUs' memory back when it is told to.
     """
 
     namespace: str = "default"
@@ -115,7 +116,7 @@ class Placement:
     scaling: Scaling = field(default_factory=Scaling)
     arguments: tuple[str, ...] | None = None
     attachments: Attachments = NOTHING
-    overlap: bool = False
+    overlap: bool = True
     sleepable: bool = False
 
 
@@ -315,7 +316,7 @@ def _annotations(served: Composition, placement: Placement) -> dict[str, str]:
             "serving.kserve.io/deploymentMode": "Standard",
         }
         | autoscaler_annotations(placement.scaling)
-        | (OVERLAP if placement.overlap else {})
+        | (OVERLAP if placement.overlap and choose_engine(served.serving, served.manifest.model) in WAITING else {})
     )
 
 

@@ -12,6 +12,7 @@ from longshore._version import __version__
 from longshore.adapters import Composition
 from longshore.fleet.autoscaling import WAITING, Scaling
 from longshore.fleet.objects import (
+    OVERLAP,
     PORT,
     PROFILES,
     Placement,
@@ -147,13 +148,13 @@ def test_the_download_container_differs_by_its_workload_alone() -> None:
 
 
 def test_weights_that_arrive_later_are_asked_for_by_annotations() -> None:
-    _, container, service = render(overlap=True)
+    _, container, service = render()
     notes = service["metadata"]["annotations"]
     assert notes["longshore.dev/pull"] == "overlap"
     for variable in container["spec"]["container"]["env"]:
         path = variable["valueFrom"]["fieldRef"]["fieldPath"]
         assert path.removeprefix("metadata.annotations['").removesuffix("']") in notes
-    assert "longshore.dev/pull" not in render()[2]["metadata"]["annotations"]
+    assert "longshore.dev/pull" not in render(overlap=False)[2]["metadata"]["annotations"]
 
 
 @pytest.mark.parametrize(("gpus", "memory", "gpu"), [(0, "34Gi", None), (1, "19Gi", "1"), (8, "27Gi", "8")])
@@ -184,6 +185,7 @@ def test_a_gguf_is_served_by_llamacpp_in_an_image_of_its_own() -> None:
     assert runtime["spec"]["containers"][0]["image"] == f"longshore/runtime-llamacpp:{__version__}"
     predictor = service["spec"]["predictor"]
     assert (predictor["model"]["runtime"], predictor["model"]["modelFormat"]["name"]) == (name, "gguf")
+    assert not set(OVERLAP) & set(service["metadata"]["annotations"])  # it reads all of its file at once
     assert predictor["model"]["args"] == ["--served-model-name=m"], "how it goes onto GPUs is llama.cpp's to say"
     assert "sum(llamacpp:requests_deferred{" in str(predictor["autoScaling"])
 
