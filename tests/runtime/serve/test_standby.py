@@ -74,6 +74,12 @@ def test_interrupts_are_not_for_one_that_waits(standby: Standby) -> None:
     assert standby.exitcode == 7
 
 
+def test_one_that_is_not_needed_ends(standby: Standby) -> None:
+    standby.dismiss()
+    standby.join(WAIT_SECONDS)
+    assert standby.exitcode == 0
+
+
 def test_it_cannot_be_started_without_work(standby: Standby) -> None:
     with pytest.raises(ValueError, match="nothing to run"):
         standby.start()

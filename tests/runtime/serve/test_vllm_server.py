@@ -44,8 +44,10 @@ def main():
     if preload := os.environ.get("TEST_PRELOAD"):
         os.environ["LD_PRELOAD"] = preload
     context = utils.get_mp_context()
-    for name in ("first", "second"):
-        process = context.Process(target=run, name=name, kwargs={"name": name, "tensor_queue": json.loads(os.environ["QUEUE"])})
+    queue = json.loads(os.environ["QUEUE"])
+    names = ("first", "second")
+    processes = [context.Process(target=run, name=name, kwargs={"name": name, "tensor_queue": queue}) for name in names]
+    for process in processes:
         process.start()
         process.join()
         tell(ended=process.exitcode)

@@ -22,7 +22,7 @@ class Standby(ForkProcess):
     """A process to be had of `multiprocessing`, whose start is to give it its work. It ends when its parent does."""
 
     def __init__(self, modules: Sequence[str] = ()) -> None:
-        """Fork it now; it imports `modules`, as far as there are such, while it waits."""
+        """Fork it now; it imports `modules`, as far as they can be, while it waits."""
         super().__init__(name="standby")
         self._modules = modules
         self._reader, self._writer = get_context("fork").Pipe(duplex=False)
@@ -49,12 +49,17 @@ class Standby(ForkProcess):
         self._writer.send((dict(os.environ), *self._work))
         self._writer.close()
 
+    def dismiss(self) -> None:
+        """There will be no work for it: let it end, unless there is."""
+        if not self.taken:
+            self._writer.close()
+
     def run(self) -> None:
         """In the process itself."""
         self._writer.close()
         interrupted = signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent, whose end ends this one
         for module in self._modules:
-            with suppress(ImportError):
+            with suppress(Exception):  # whoever needs it imports it again, and says what is wrong
                 import_module(module)
         try:
             environment, name, target, kwargs = self._reader.recv()

@@ -50,6 +50,7 @@ class Context:
         same = os.environ.get("LD_PRELOAD") == self._preloaded  # libraries can be put first only where a program begins
         if self._chosen.get_start_method() == "spawn" and same and not self._standby.taken and not kwargs.get(_INHERITED):
             return self._standby.take(target, name, kwargs)
+        self._standby.dismiss()
         process: BaseProcess = self._chosen.Process(target=target, name=name, kwargs=kwargs)  # type: ignore[attr-defined]
         return process
 
