@@ -32,6 +32,14 @@ def tell(sender: Connection) -> None:
     sender.send((os.getpid(), current_process().name, os.environ.get("LONGSHORE_LATER"), "wave" in sys.modules, handler))
 
 
+def take_title(sender: Connection) -> None:
+    from setproctitle import setproctitle
+
+    setproctitle("VLLM::EngineCore")
+    found = Path("/proc/self/cmdline").read_text().rstrip("\0 ")
+    sender.send((found, os.environ.get("LONGSHORE_LATER"), "LONGSHORE_GONE" in os.environ))
+
+
 def fail() -> None:
     sys.exit(7)
 
@@ -63,6 +71,19 @@ def test_its_end_is_that_of_its_work(
     ended(standby)
     standby.join(WAIT_SECONDS)
     assert standby.exitcode == code
+
+
+def test_the_engine_can_give_it_a_title(monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("setproctitle")
+    monkeypatch.setenv("LONGSHORE_GONE", "by then")
+    receiver, sender = Pipe(duplex=False)
+    standby = Standby()
+    monkeypatch.delenv("LONGSHORE_GONE")
+    monkeypatch.setenv("LONGSHORE_LATER", "x" * 100)
+    standby.take(take_title, "core", {"sender": sender}).start()
+    assert receiver.poll(WAIT_SECONDS)
+    assert receiver.recv() == ("VLLM::EngineCore", "x" * 100, False)
+    standby.join(WAIT_SECONDS)
 
 
 def test_interrupts_are_not_for_one_that_waits(standby: Standby) -> None:

@@ -67,7 +67,13 @@ class Standby(ForkProcess):
             return
         self._reader.close()
         self.name = name
-        os.environ.clear()
-        os.environ.update(environment)
+        _adopt(environment)
         signal.signal(signal.SIGINT, interrupted)
         target(**kwargs)
+
+
+def _adopt(environment: Mapping[str, str]) -> None:
+    """Change what differs, and let the rest lie where it is: what gives the process its title looks for it there."""
+    for name in os.environ.keys() - environment.keys():
+        del os.environ[name]
+    os.environ.update({name: value for name, value in environment.items() if os.environ.get(name) != value})
