@@ -179,9 +179,8 @@ def told_to_stop_it_finishes_what_it_began(pod: Pod) -> None:
     async def stop() -> list[Heard]:
         before = len(pod.lines("access"))
         streams = asyncio.create_task(ask_many(pod.port, STREAMS, tokens=16))
-        long = asyncio.create_task(
-            ask_many(pod.port, 1, tokens=900)
-        )  # on a fast machine the others are done before all is seen
+        # On a fast machine the others are done before all is seen.
+        long = asyncio.create_task(ask_many(pod.port, 1, tokens=900))
         # On a slow machine the first are done before the last have come.
         await asyncio.to_thread(
             pod.until, lambda: len(pod.lines("access")) - before + pod.probe("/state")[1]["running"] > STREAMS, 300

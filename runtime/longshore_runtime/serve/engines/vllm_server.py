@@ -23,7 +23,7 @@ from longshore_runtime.serve.engines.standby import Standby
 
 ENTRY = "vllm.entrypoints.launchers.api_server.entry"
 OLD_ENTRY = "vllm.entrypoints.openai.api_server"
-"""What both of them are run as; the old one until vLLM 0.31."""
+"""The module whose `main` is vLLM's server; and the one to run where a vLLM does not have that yet."""
 
 CORE = ("vllm.v1.engine.core", "vllm.v1.engine.async_llm")
 WORKER = ("vllm.v1.worker.cpu_worker", "vllm.v1.executor.uniproc_executor", "vllm.v1.attention.backends.cpu_attn")
