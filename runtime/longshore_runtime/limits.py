@@ -33,6 +33,13 @@ def read_cpu_limit() -> float | None:
     return int(words[0]) / int(words[1])
 
 
+def count_cores() -> float:
+    """Cores' worth of time that this process may have: those that it may run on, within what its control group grants."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    limit = read_cpu_limit()
+    return min(float(cores), limit) if limit else float(cores)
+
+
 def _read(path: Path) -> str:
     try:
         return path.read_text().strip()

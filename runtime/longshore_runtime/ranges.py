@@ -31,6 +31,8 @@ stores keep it."""
 
 _HEAD = 16 * 1024
 _PIECE = 1024 * 1024
+_GATHERED = 512 * 1024
+"""Bytes that are to lie ready before the kernel wakes whoever waits for more: each waking costs like receiving many of them."""
 _PORTS = {"http": 80, "https": 443}
 
 _BUSY = re.compile(rb"HTTP/1\.1 (?:429|503)\b")
@@ -217,7 +219,7 @@ def _pass_on(connection: socket.socket, buffer: memoryview, filled: int, take: T
     total = 0
     while total < len(buffer):
         piece = buffer[: min(_PIECE, len(buffer) - total)]
-        count = _receive(connection, piece, filled)
+        count = _receive(connection, piece, filled, len(buffer) - total - len(piece))
         take(piece[:count])
         total, filled = total + count, 0
         if count < len(piece):
@@ -225,13 +227,26 @@ def _pass_on(connection: socket.socket, buffer: memoryview, filled: int, take: T
     return total
 
 
-def _receive(connection: socket.socket, buffer: memoryview, filled: int) -> int:
-    """Fill the rest of `buffer`; returns the bytes that are in it, fewer only where the connection ended."""
+def _receive(connection: socket.socket, buffer: memoryview, filled: int, beyond: int = 0) -> int:
+    """Fill the rest of `buffer`; returns the bytes that are in it, fewer only where the connection ended.
+
+    `beyond` are the bytes that come after those.
+    """
     secure = isinstance(connection, ssl.SSLSocket)
     while filled < len(buffer):
         piece = buffer[filled : filled + _PIECE]
-        count = connection.recv_into(piece) if secure else connection.recv_into(piece, 0, socket.MSG_WAITALL)
+        if secure:
+            count = connection.recv_into(piece)
+        else:
+            _gather(connection, len(buffer) - filled - len(piece) + beyond)
+            count = connection.recv_into(piece, 0, socket.MSG_WAITALL)
         if not count:
             break
         filled += count
     return filled
+
+
+def _gather(connection: socket.socket, beyond: int) -> None:
+    """Have the kernel wake nobody for a few bytes, as long as enough are still to come that it will do so at all."""
+    with suppress(OSError):  # a system without it
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, _GATHERED if beyond >= _GATHERED else 1)

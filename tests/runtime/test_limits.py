@@ -53,3 +53,10 @@ def test_the_cores_are_those_of_the_control_group(
     monkeypatch.setattr(limits, "_CPU", tmp_path / "cpu.max")
     monkeypatch.setattr(limits, "_CPU_1", places)
     assert limits.read_cpu_limit() == cores
+
+
+@pytest.mark.parametrize(("granted", "cores"), [(None, 3.0), (2.5, 2.5), (16.0, 3.0)])
+def test_there_are_as_many_cores_as_may_be_used(granted: float | None, cores: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("os.sched_getaffinity", lambda _: {0, 1, 5})
+    monkeypatch.setattr(limits, "read_cpu_limit", lambda: granted)
+    assert limits.count_cores() == cores

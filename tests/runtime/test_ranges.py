@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import socket
 import ssl
@@ -163,6 +164,36 @@ def test_pieces_are_handed_on_in_order_and_only_the_buffers_beginning_is_used(se
     assert not any(buffer[ranges._PIECE :])
     assert read(reader, server, 0, 10) == DATA[:10]
     assert server.connections == 1
+
+
+@pytest.mark.parametrize("length", [len(DATA), 2 * ranges._PIECE, ranges._PIECE + ranges._GATHERED, ranges._GATHERED])
+def test_the_kernel_gathers_bytes_only_while_as_many_are_still_to_come(length: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    gathered: list[tuple[int, int]] = []
+    gather = ranges._gather
+
+    def watch(connection: socket.socket, beyond: int) -> None:
+        gather(connection, beyond)
+        gathered.append((connection.getsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT), beyond))
+
+    monkeypatch.setattr(ranges, "_gather", watch)
+    with contextlib.closing(Server(right, None)) as server:
+        reader = RangeReader(ssl.create_default_context)
+        assert read(reader, server, 0, length) == DATA[:length]
+        came = bytearray()
+        assert reader.read_into(server.url, {}, 0, memoryview(bytearray(length)), came.extend) == length
+        assert came == DATA[:length]
+    assert all(least <= max(1, beyond) for least, beyond in gathered), "nobody waits for what never comes"
+    assert gathered[-1][0] == 1, "the next answer may be short"
+    assert any(least > 1 for least, _ in gathered) == (length > ranges._PIECE)
+
+
+def test_a_system_that_gathers_nothing_is_as_good() -> None:
+    class Plain(socket.socket):
+        def setsockopt(self, *_: object) -> None:
+            raise OSError(errno.ENOPROTOOPT, "Protocol not available")
+
+    with Plain() as connection:
+        ranges._gather(connection, 10**9)
 
 
 def test_pieces_of_what_breaks_off_are_as_long_as_it_came(serve: Serve) -> None:

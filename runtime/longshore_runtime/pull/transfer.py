@@ -19,7 +19,7 @@ from blake3 import blake3
 from longshore_runtime.chunks import CHUNK_SIZE
 from longshore_runtime.digests import Checksum, chunk_ranges, digest_chunk
 from longshore_runtime.errors import Busy
-from longshore_runtime.limits import read_memory_limit
+from longshore_runtime.limits import count_cores, read_memory_limit
 from longshore_runtime.pull.concurrency import Pace, most_workers
 from longshore_runtime.pull.sources.port import Entry, Source
 from longshore_runtime.retries import pause, retry
@@ -84,7 +84,8 @@ def for_each_chunk(
     buffer begins where a page does. Raises the first exception that a call raised, after the calls under way have returned.
     """
     most = most_workers(size, read_memory_limit())
-    _Crew(iter(chunks), size, handle, Pace(min(most, workers or most), time.monotonic())).work()
+    pace = Pace(min(most, workers or most), time.monotonic(), count_cores(), time.process_time())
+    _Crew(iter(chunks), size, handle, pace).work()
 
 
 def make_buffer(size: int) -> mmap.mmap:
@@ -163,16 +164,20 @@ class _Crew:
             if self._refused:
                 self._active += 1
                 return self._refused.pop(0)
-            chunk = next(self._chunks, None)
-            self._over = self._over or chunk is None
-            self._active += chunk is not None
-            return (chunk, 0) if chunk is not None else None
+            if (chunk := next(self._chunks, None)) is None:
+                self._over = True
+                self._changed.notify_all()
+                return None
+            self._active += 1
+            return chunk, 0
 
     def _done(self, chunk: Chunk) -> None:
+        """Whoever is done takes the next one, so the others are woken only when more than before may work."""
         with self._changed:
             self._active -= 1
-            self._pace.note(chunk.length, time.monotonic())
-            self._changed.notify_all()
+            before = self._pace.workers
+            if self._pace.note(chunk.length, time.monotonic(), time.process_time()) > before:
+                self._changed.notify_all()
 
     def _give_back(self, chunk: Chunk, refusals: int) -> None:
         with self._changed:

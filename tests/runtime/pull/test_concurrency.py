@@ -68,12 +68,15 @@ def test_where_there_are_no_huge_pages_buffers_have_small_ones(monkeypatch: pyte
     assert len(make_buffer(0)) == 1  # there is no memory of no size
 
 
-def settle(rate: float, most: int = 20) -> int:
-    """How many work in the end at a line of chunks of 8 MiB where each connection has one a second, all together `rate`."""
-    pace, now = Pace(most, 0.0), 0.0
+def settle(rate: float, most: int = 20, share: float = 0.5) -> int:
+    """How many work in the end at a line of chunks of 8 MiB where each connection has one a second, all together `rate`.
+
+    `share` of the time of its two cores is used meanwhile.
+    """
+    pace, now = Pace(most, 0.0, 2.0, 7.0), 0.0
     for _ in range(2000):
         now += 1 / min(pace.workers, rate)
-        pace.note(8 * MIB, now)
+        pace.note(8 * MIB, now, 7.0 + 2 * share * now)
     return pace.workers
 
 
@@ -88,13 +91,28 @@ def test_there_are_never_more_than_may_be() -> None:
     assert settle(1000, 9) == 9
 
 
+@pytest.mark.parametrize(("most", "workers"), [(20, 4), (8, 4), (3, 3)])
+def test_few_work_where_the_processor_can_do_no_more(most: int, workers: int) -> None:
+    assert settle(1000, most, share=0.95) == workers
+    assert settle(2, most, share=1.0) == workers
+
+
+def test_when_the_processor_has_time_again_as_many_work_as_at_the_beginning() -> None:
+    pace, used, now = Pace(20, 0.0, 1.0, 0.0), 0.0, 0.0
+    seen = []
+    for share in [1.0] * 20 + [0.2] * 19:
+        now, used = now + 0.1, used + 0.1 * share
+        seen.append(pace.note(8 * MIB, now, used))
+    assert seen == [8] * 15 + [4] * 8 + [8] * 16
+
+
 def test_half_as_many_work_after_each_complaint_and_one_more_after_each_while_without() -> None:
-    pace = Pace(20, 0.0)
+    pace = Pace(20, 0.0, 1.0, 0.0)
     assert [pace.slow_down(at) for at in (10.0, 10.5, 11.0, 12.5, 20.0)] == [4, 4, 2, 1, 1]
-    found = [pace.note(8 * MIB, 20.0 + second / 2) for second in range(1, 17)]
+    found = [pace.note(8 * MIB, 20.0 + second / 2, 0.0) for second in range(1, 17)]
     assert found == [1, 1, 1, 2, 2, 2, 2, 3, 3, 3, 3, 4, 4, 4, 4, 5]
     for second in range(30, 200, 2):
-        pace.note(8 * MIB, float(second))
+        pace.note(8 * MIB, float(second), 0.0)
     assert pace.workers == 20
     assert pace.slow_down(300.0) == 10
 

@@ -289,7 +289,7 @@ def test_this_machine_is_described() -> None:
 
 
 def test_cores_are_what_the_control_group_grants(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(host_module, "read_cpu_limit", lambda: 0.4)
+    monkeypatch.setattr(host_module, "count_cores", lambda: 0.4)
     assert read_host().cores == 1
 
 
