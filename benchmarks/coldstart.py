@@ -388,14 +388,23 @@ def stream_token(address: str, model: str) -> None:
 
 
 def read_logs(name: str, timeline: Timeline) -> None:
-    """Mark what the engine says, by the time at which it said it."""
+    """Mark what the engine's container says, by the time at which it said it.
+
+    It runs before kubelet, which looks at its containers once a second, reports that; its first line shows it as well.
+    """
     (pod,) = pods_of(name)
     text = client.CoreV1Api().read_namespaced_pod_log(pod, NAMESPACE, container="kserve-container", timestamps=True)
-    for line in text.splitlines():
-        stamp, _, words = line.partition(" ")
+    lines = [(read_stamp(stamp), words) for stamp, _, words in (line.partition(" ") for line in text.splitlines())]
+    timeline.seen["engine begins"] = min(timeline.seen["engine begins"], lines[0][0] - timeline.started)
+    for at, words in lines:
         for phase, pattern in LOGGED.items():
             if pattern.search(words):
-                timeline.mark(phase, datetime.fromisoformat(re.sub(r"(\.\d{6})\d*Z", r"\1+00:00", stamp)).timestamp())
+                timeline.mark(phase, at)
+
+
+def read_stamp(stamp: str) -> float:
+    """Seconds since 1970 of a line in a container's log, which has nanoseconds."""
+    return datetime.fromisoformat(re.sub(r"(\.\d{6})\d*Z", r"\1+00:00", stamp)).timestamp()
 
 
 def pods_of(name: str) -> list[str]:
