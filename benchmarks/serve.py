@@ -1,8 +1,12 @@
 """What the launcher costs and gains: plain vLLM as it comes, vLLM with our arguments alone, and behind our launcher.
 
-`make bench-serve [RUNS=3]`. Three servers of one small model run side by side, all but the one that is measured suspended; they
+`make bench-serve [RUNS=3]`. Four servers of one small model run side by side, all but the one that is measured suspended; they
 take turns at each number of concurrent requests. Rates are of whole streams; the table has medians over the runs. On the
 CPU all of them get a KV cache of 1 GiB: as it comes, vLLM takes nearly all of the machine's memory.
+
+As it comes, vLLM also compiles its steps for a CPU at each start. Ours does where that is kept for the next start
+(`--keep-compiled`): that one was started once before, and its goals are those against plain vLLM. Where nothing is kept
+ours starts at once and compiles nothing.
 """
 
 from __future__ import annotations
@@ -34,7 +38,7 @@ TOKENS = 64
 ROUNDS = {1: 3, 8: 16, 32: 64, 64: 128}
 """Requests in all, by how many of them run at a time."""
 
-PLAIN, TUNED, OURS = "plain vLLM", "our arguments, no launcher", "our launcher"
+PLAIN, TUNED, OURS, KEPT = "plain vLLM", "our arguments, no launcher", "our launcher", "our launcher, compiled before"
 CACHE = ["--kv-cache-memory-bytes", str(1024**3)]
 START_SECONDS = 300
 
@@ -80,7 +84,7 @@ def serving(name: str, command: Sequence[str], port: int, log: Path, **environme
                 sys.exit(f"{name} did not start: {log.read_text()[-2000:]}")
             time.sleep(0.05)
         server.first, up = time.monotonic() - began, time.time()
-        if name == OURS:
+        if name in (OURS, KEPT):
             server.own = said(log, "starting vllm", process) - stamp + max(0.0, said(log, "ready", process) - up)
         yield server
     finally:
@@ -155,16 +159,17 @@ def report(servers: Sequence[Server], found: dict[tuple[str, int], list[tuple[fl
         firsts = [f"{1000 * first(server.name, n):.0f}" for n in ROUNDS]
         rows.append((server.name, f"{server.first:.1f}", *rates, *firsts))
     print_table(header, rows)
-    for at_once in ROUNDS:
-        print_goal(f"tokens-vs-plain-{at_once}-at-once", rate(OURS, at_once) / rate(PLAIN, at_once), ">=", 0.98, "x")
+    for name, words in ((KEPT, "tokens"), (OURS, "uncompiled-tokens")):
+        for at_once in ROUNDS:
+            print_goal(f"{words}-vs-plain-{at_once}-at-once", rate(name, at_once) / rate(PLAIN, at_once), ">=", 0.98, "x")
     for at_once in ROUNDS:
         print_goal(f"tokens-vs-same-arguments-{at_once}-at-once", rate(OURS, at_once) / rate(TUNED, at_once), ">=", 0.98, "x")
     for at_once in ROUNDS:
-        print_goal(f"first-token-vs-plain-{at_once}-at-once", first(PLAIN, at_once) / first(OURS, at_once), ">=", 0.98, "x")
+        print_goal(f"first-token-vs-plain-{at_once}-at-once", first(PLAIN, at_once) / first(KEPT, at_once), ">=", 0.98, "x")
     if (os.cpu_count() or 0) <= 2:
-        best = statistics.median(rate(OURS, n) / rate(PLAIN, n) for n in ROUNDS)
+        best = statistics.median(rate(KEPT, n) / rate(PLAIN, n) for n in ROUNDS)
         print_goal("tokens-vs-plain-on-two-cores-median", best, ">=", 1.25, "x")
-    print_goal("launcher-share-of-the-start", next(s.own for s in servers if s.name == OURS), "<=", 1.0, " s")
+    print_goal("launcher-share-of-the-start", max(server.own for server in servers), "<=", 1.0, " s")
 
 
 def main() -> None:
@@ -175,7 +180,7 @@ def main() -> None:
     model = find_smollm2()
     with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
         servers = []
-        for name in (PLAIN, TUNED, OURS):
+        for name in (PLAIN, TUNED, OURS, KEPT):
             port = free_port()
             launcher = [sys.executable, "-m", "longshore_runtime.serve", f"--model-dir={model}", "--served-model-name=m"]
             launcher += ["--host=127.0.0.1", f"--port={port}", "--log-format=json", f"--health-port={free_port()}", *CACHE]
@@ -192,6 +197,10 @@ def main() -> None:
             else:
                 command = launcher
             log = Path(folder, name.replace(" ", "-"))
+            if name == KEPT:
+                command += [f"--cache-dir={folder}/compiled", "--keep-compiled"]
+                with serving(name, command, port, log, **environment):
+                    pass
             servers.append(stack.enter_context(serving(name, command, port, log, **environment)))
             servers[-1].let(signal.SIGSTOP)
         report(servers, measure(servers, options.runs))

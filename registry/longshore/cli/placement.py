@@ -46,6 +46,7 @@ _OPTIONS = (
     click.option("--sleepable", is_flag=True, help="Let it be put to sleep; its pods get memory for the weights."),
     click.option("--keys", metavar="SECRET", help="The version must be signed by one of the public keys in this secret."),
     click.option("--adapters-dir", metavar="PLACE", help="Also serve adapters that appear meanwhile: on pvc://CLAIM."),
+    click.option("--compiled", metavar="PLACE", help="Keep what the engine compiles: on pvc://CLAIM. A CPU's, too, then."),
 )
 
 
@@ -77,6 +78,7 @@ def read_placement(
     cache_size: str | None = None,
     keys: str | None = None,
     adapters_dir: str | None = None,
+    compiled: str | None = None,
     sleepable: bool = False,
 ) -> Any:
     """The Placement that the options describe; what they leave out is as the version wishes.
@@ -99,7 +101,7 @@ def read_placement(
     signal = scale_on or wish.metric or "queue"
     target = scale_target or (wish.target if signal == (wish.metric or "queue") else None)
     scaling = Scaling(low, high, signal, target, prometheus, scale_query)
-    attachments = Attachments(cache, cache_size, keys, adapters_dir)
+    attachments = Attachments(cache, cache_size, keys, adapters_dir, compiled)
     gpus, overlap = _first(gpus, serving.gpus, 1), pull == "overlap"
     return Placement(namespace, gpus, images, service_account, scaling, arguments, attachments, overlap, sleepable)
 

@@ -22,7 +22,10 @@ CACHE_AT = "/var/cache/longshore"
 ADAPTERS_AT = "/mnt/adapters"
 """Where the launcher looks for adapters that come while it runs."""
 
-_CACHE, _KEYS, _ADAPTERS = "longshore-cache", "longshore-keys", "longshore-adapters"
+COMPILED_AT = "/var/cache/engine"
+"""Where the engine keeps what it compiles: a volume of the runtime's, which is gone with the pod, or a claim in its place."""
+
+_CACHE, _KEYS, _ADAPTERS, _COMPILED = "longshore-cache", "longshore-keys", "longshore-adapters", "longshore-compiled"
 _NAME = r"[a-z0-9]([-a-z0-9.]*[a-z0-9])?"
 _CLAIM = re.compile(rf"pvc://({_NAME})/?")
 
@@ -31,13 +34,14 @@ _CLAIM = re.compile(rf"pvc://({_NAME})/?")
 class Attachments:
     """`cache` is a folder of the nodes or `pvc://CLAIM`, `cache_size` its limit; `keys` is the name of a secret.
 
-    `adapters` is the `pvc://CLAIM` on which adapters may appear.
+    `adapters` is the `pvc://CLAIM` on which adapters may appear, `compiled` that on which compiled code is kept.
     """
 
     cache: str | None = None
     cache_size: str | None = None
     keys: str | None = None
     adapters: str | None = None
+    compiled: str | None = None
 
     @property
     def claim(self) -> str | None:
@@ -48,6 +52,11 @@ class Attachments:
     def adapters_claim(self) -> str | None:
         """The claim on which adapters may appear."""
         return _find_claim(self.adapters)
+
+    @property
+    def compiled_claim(self) -> str | None:
+        """The claim on which compiled code is kept."""
+        return _find_claim(self.compiled)
 
     @property
     def suffix(self) -> str:
@@ -83,6 +92,10 @@ def check_attachments(attachments: Attachments) -> None:
         raise LongshoreError(
             f"{attachments.adapters!r} is no place where adapters may appear", "give a claim in the namespace: pvc://CLAIM"
         )
+    if attachments.compiled is not None and attachments.compiled_claim is None:
+        raise LongshoreError(
+            f"{attachments.compiled!r} is no place where compiled code is kept", "give a claim in the namespace: pvc://CLAIM"
+        )
 
 
 def pod_volumes(attachments: Attachments) -> list[Any] | None:
@@ -97,6 +110,8 @@ def pod_volumes(attachments: Attachments) -> list[Any] | None:
         found.append(k8s.V1Volume(name=_KEYS, secret=k8s.V1SecretVolumeSource(secret_name=attachments.keys)))
     if attachments.adapters_claim:
         found.append(_claimed(_ADAPTERS, attachments.adapters_claim))
+    if attachments.compiled_claim:
+        found.append(_claimed(_COMPILED, attachments.compiled_claim))
     return found or None
 
 
@@ -105,19 +120,23 @@ def _claimed(name: str, claim: str) -> Any:
 
 
 def engine_mounts(attachments: Attachments) -> list[Any] | None:
-    """What the engine sees: the cache, where it can write to nothing but the pods' signs of life, and the adapters."""
+    """What the engine sees: the cache, where it writes nothing but the pods' signs of life, adapters, what it has compiled."""
     found = []
     if attachments.cache:
         found.append(k8s.V1VolumeMount(name=_CACHE, mount_path=CACHE_AT, read_only=True))
         found.append(k8s.V1VolumeMount(name=_CACHE, mount_path=f"{CACHE_AT}/leases", sub_path="leases"))
     if attachments.adapters:
         found.append(k8s.V1VolumeMount(name=_ADAPTERS, mount_path=ADAPTERS_AT, read_only=True))
+    if attachments.compiled:
+        found.append(k8s.V1VolumeMount(name=_COMPILED, mount_path=COMPILED_AT))
     return found or None
 
 
 def launcher_arguments(attachments: Attachments) -> list[str]:
     """What the launcher is told of them."""
-    return [f"--adapters-dir={ADAPTERS_AT}"] if attachments.adapters else []
+    return ([f"--adapters-dir={ADAPTERS_AT}"] if attachments.adapters else []) + (
+        ["--keep-compiled"] if attachments.compiled else []
+    )
 
 
 def initializer_mounts(attachments: Attachments) -> list[Any] | None:

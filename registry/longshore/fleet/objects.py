@@ -35,6 +35,7 @@ except ImportError as error:
     ) from error
 
 from longshore.fleet.attachments import (  # after kubernetes, whose absence is explained above
+    COMPILED_AT,
     Attachments,
     check_attachments,
     engine_mounts,
@@ -90,8 +91,6 @@ START_LIMIT = 6 * 3600
 GIB = 1024**3
 
 SHARED, SHARED_GIB = "/dev/shm", 2
-COMPILED = "/var/cache/engine"
-"""Where the engine keeps what it compiles. A claim that a service mounts there instead outlives its pods."""
 
 OVERLAP = {"longshore.dev/pull": "overlap", "storage.kserve.io/readonly": "false"}
 """Annotations by which weights are pulled in the main container, which then may write to the model's folder."""
@@ -159,7 +158,7 @@ def serving_runtime(images: str, engine: str = DEFAULT_ENGINE, *, on_cpu: bool =
         security_context=_no_privileges(),
         volume_mounts=[
             k8s.V1VolumeMount(name="scratch", mount_path="/tmp"),
-            k8s.V1VolumeMount(name="compiled", mount_path=COMPILED),
+            k8s.V1VolumeMount(name="compiled", mount_path=COMPILED_AT),
             k8s.V1VolumeMount(name="shm", mount_path=SHARED),
         ],
     )
@@ -377,7 +376,7 @@ def _shared_memory(gpus: int) -> tuple[list[Any], list[Any]]:
 
 def _launcher_options() -> list[str]:
     where = [f"--model-dir={MODEL_FOLDER}", "--host=0.0.0.0", f"--port={PORT}", f"--health-port={HEALTH_PORT}"]
-    return [*where, f"--grace={GRACE}", f"--notice={NOTICE}", f"--cache-dir={COMPILED}", "--log-format=json"]
+    return [*where, f"--grace={GRACE}", f"--notice={NOTICE}", f"--cache-dir={COMPILED_AT}", "--log-format=json"]
 
 
 def _probe(path: str, every: int, failures: int) -> Any:

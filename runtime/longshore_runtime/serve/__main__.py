@@ -12,6 +12,7 @@ import signal
 import sys
 import traceback
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from types import FrameType
 
@@ -83,6 +84,7 @@ def build_launcher(
         draft=draft,
         more_adapters=options.adapters_dir is not None,
         sleepable=options.sleepable,
+        kept=_keeps(options),
         group=read_group(os.environ),
     )
     return Launcher(
@@ -97,6 +99,17 @@ def build_launcher(
         caches=(options.cache_dir, fingerprint(options.model_dir)) if options.cache_dir else None,
         site=find_site(options.adapters_dir, options.model_dir),
     )
+
+
+def _keeps(options: argparse.Namespace) -> bool:
+    """Whether what the engine compiles is there for the next start. Raises LongshoreError where it has no place."""
+    if not options.keep_compiled:
+        return False
+    if options.cache_dir is None:
+        raise LongshoreError("there is no folder in which compiled code could be kept", "give --cache-dir, too")
+    with suppress(OSError):  # of which the launcher tells
+        options.cache_dir.mkdir(parents=True, exist_ok=True)
+    return os.access(options.cache_dir, os.W_OK | os.X_OK)
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -126,6 +139,9 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--sleepable", action="store_true", help="let it be put to sleep, where the engine can: see nap.py")
     parser.add_argument("--cache-dir", type=Path, help="where the engine keeps what it compiles, also for other pods")
+    parser.add_argument(
+        "--keep-compiled", action="store_true", help="--cache-dir outlives the container: on a CPU compile as well"
+    )
     parser.add_argument("--log-format", choices=("text", "json"), default="text")
     parser.add_argument(
         "--print-command", action="store_true", help="print the engine's command, in each pod of a group, and exit"

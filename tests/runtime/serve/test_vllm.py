@@ -54,6 +54,22 @@ def test_the_files_and_the_machine_imply_the_arguments() -> None:
     assert "--max-model-len" not in tokens
 
 
+@pytest.mark.parametrize(("kept", "compiler", "compiled"), [(True, "sh", True), (True, "no-such", False), (False, "sh", False)])
+def test_steps_for_a_cpu_are_compiled_where_that_is_kept_and_can_be_done(
+    kept: bool, compiler: str, compiled: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CXX", compiler)
+    task = Task(Path("/mnt/models"), "m", FACTS, "0.0.0.0", 8080, 30, kept=kept)
+    assert ("--enforce-eager" not in VLLM().command(task, Host("cpu", 64 * GIB, 2))) == compiled
+
+
+def test_compiled_steps_for_a_cpu_are_kept_by_pytorch_alone() -> None:
+    assert VLLM().environment(Host("cpu", GIB, 2), {})["VLLM_USE_AOT_COMPILE"] == "0"
+    assert VLLM().environment(Host("cpu", GIB, 2), {"VLLM_USE_AOT_COMPILE": "1"})["VLLM_USE_AOT_COMPILE"] == "1"
+    assert "VLLM_USE_AOT_COMPILE" not in VLLM().environment(Host("cuda", GIB, 2), {})
+    assert 'os.environ.get("VLLM_USE_AOT_COMPILE", default_value) == "1"' in engine_source("envs.py")
+
+
 def test_adapters_imply_the_engines_options_for_them() -> None:
     folder = Path("/mnt/models/.longshore/adapters")
     adapters = (Adapter("team/sql", folder / "team_sql", 12), Adapter("chat", Path("/a,b"), 8))

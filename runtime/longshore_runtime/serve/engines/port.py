@@ -36,7 +36,8 @@ class Task:
     `geometry` is the model in detail, where its files tell it. `adapters` are served with the model. `arrivals` tells an
     engine that waits for weights what has arrived. `draft` is the folder of the model that makes the guesses of a
     `speculation` that needs one. With `more_adapters` others may come while it runs. A `sleepable` engine can give its memory
-    back for a while. In a `group` several pods serve it together, and only the one that leads answers requests.
+    back for a while. Where what it compiles is `kept` for other starts, it may take its time for that. In a `group` several
+    pods serve it together, and only the one that leads answers requests.
     """
 
     model: Path
@@ -53,6 +54,7 @@ class Task:
     draft: Path | None = None
     more_adapters: bool = False
     sleepable: bool = False
+    kept: bool = False
     group: Group | None = None
 
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import os
 import re
+import shutil
 import sys
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -173,6 +175,8 @@ class VLLM:
             "PYTHONWARNINGS": "ignore",
         }
         if machine.device == "cpu":
+            # What vLLM saves of a compiled model itself it cannot load again on a CPU; PyTorch's own cache it can.
+            own["VLLM_USE_AOT_COMPILE"] = "0"
             own["THP_MEM_ALLOC_ENABLE"] = "1"  # PyTorch's: weights and KV cache in huge pages, where the kernel gives them
             kept |= {"LD_PRELOAD": found} if (found := find_preloads(kept.get("LD_PRELOAD", ""))) else {}
         if machine.device == "cpu" and machine.cores <= FEW_CORES:
@@ -205,7 +209,8 @@ def _derive(task: Task, machine: Host) -> list[str]:
     if machine.device == "cpu":
         draft = geometry.draft if geometry else None
         cache = _cpu_cache(task.facts, draft, machine)
-        arguments += ["--enforce-eager", "--kv-cache-memory-bytes", str(cache)]
+        arguments += [] if task.kept and _can_compile() else ["--enforce-eager"]
+        arguments += ["--kv-cache-memory-bytes", str(cache)]
         arguments += _cpu_context(task.facts, draft, cache)
     elif geometry and machine.gpus and task.group:
         arguments += _divide(machine.gpus, geometry, task.group, read_wish(task.arguments, len(machine.gpus)))
@@ -223,6 +228,11 @@ def _derive(task: Task, machine: Host) -> list[str]:
     return (
         arguments + _speculation_arguments(task.speculation, task.draft) + _adapter_arguments(task.adapters, task.more_adapters)
     )
+
+
+def _can_compile() -> bool:
+    """Whether the compiler is there that PyTorch has its steps for a CPU compiled by."""
+    return shutil.which(os.environ.get("CXX", "g++")) is not None
 
 
 def _find_geometry(task: Task) -> Geometry | None:
