@@ -46,6 +46,7 @@ def libraries(kept: Path) -> dict[Path, int]:
 def test_a_second_start_compiles_nothing(smollm2: Path, tmp_path: Path) -> None:
     kept = tmp_path / "kept"
     start(smollm2, kept, tmp_path / "first")
+    assert "compiling the model" in (tmp_path / "first").read_text()
     (key,) = kept.iterdir()
     compiled = libraries(key / "inductor")
     assert compiled, "PyTorch keeps it below the folder that the launcher names"

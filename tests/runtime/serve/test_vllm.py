@@ -285,6 +285,7 @@ def test_the_environment_is_offline_and_without_credentials() -> None:
         ("Loading safetensors checkpoint shards:  67% Completed | 2/3 [00:00<00:00,  3.71it/s]", "loading weights: 2/3 shards"),
         ("INFO [default_loader.py:501] Loading weights took 0.75 seconds", "weights loaded in 0.75 s"),
         ("INFO [kv_cache_utils.py:2327] CPU KV cache size: 46,592 tokens, Maximum", "KV cache for 46,592 tokens; warming up"),
+        ("INFO [cpu_model_runner.py:87] Warming up model for the compilation...", "compiling the model"),
         ("WARNING [vllm.py:1703] Enforce eager set, disabling torch.compile, CUDAGraphs", None),
     ],
 )

@@ -76,7 +76,7 @@ PHASES = (
     (re.compile(r"Shard (\d+/\d+) has arrived"), "loading weights: {0} shards"),
     (re.compile(r"checkpoint shards: .*\| (\d+/\d+) \["), "loading weights: {0} shards"),
     (re.compile(r"Loading weights took ([\d.]+) seconds"), "weights loaded in {0} s"),
-    (re.compile(r"Dynamo bytecode transform|Compiling a graph"), "compiling the model"),
+    (re.compile(r"Dynamo bytecode transform|Compiling a graph|model for the compilation"), "compiling the model"),
     (re.compile(r"KV cache size: ([\d,]+) tokens"), "KV cache for {0} tokens; warming up"),
     (re.compile(r"Capturing CUDA graphs"), "capturing CUDA graphs"),
     (re.compile(r"Starting vLLM server on|Starting vLLM API server"), "starting the HTTP server"),
