@@ -56,12 +56,11 @@ class Pace:
             return self.workers
         share, rate = (used - self._used) / (seconds * self._cores), self._bytes / seconds
         if share >= _BUSY:
-            self.workers = max(min(self.workers, ENOUGH), self.workers - STEP)
+            self._best, self.workers = max(self._best, rate), max(min(self.workers, ENOUGH), self.workers - STEP)
         elif rate > self._best * _GAIN:
-            self.workers = min(self._most, self.workers + STEP)
+            self._best, self.workers = rate, min(self._most, self.workers + STEP)
         elif share < _IDLE and self.workers < self._usual:
             self.workers = min(self._usual, self.workers + STEP)
-        self._best = max(self._best, rate)
         self._since, self._used, self._chunks, self._bytes = now, used, 0, 0
         return self.workers
 
