@@ -171,9 +171,12 @@ def test_a_services_mounts_take_the_place_of_its_runtimes_and_probes_reach_the_p
     assert [port["targetPort"] for port in ports] in ([8080], ["http1"])
 
 
-def test_adapters_may_appear_on_a_claim(longshore: CommandLine, control_plane: Cluster, namespace: str) -> None:
-    """The API server holds the objects against KServe's schemas, strictly; KServe hands the mount on."""
-    options = ("-n", namespace, "--gpus", "0", "--adapters-dir", "pvc://team-adapters")
+def test_adapters_appear_and_compiled_code_stays_on_claims(
+    longshore: CommandLine, control_plane: Cluster, namespace: str
+) -> None:
+    """The API server holds the objects against KServe's schemas, strictly; KServe hands the mounts on."""
+    claims = ("--adapters-dir", "pvc://team-adapters", "--compiled", "pvc://team-compiled")
+    options = ("-n", namespace, "--gpus", "0", *claims)
     rendered = longshore("render", "m:1", *options).out
     control_plane.kubectl("apply", *STRICTLY, "-f", "-", input=rendered)
     done = longshore("deploy", "m:1", *options, "--no-wait")
@@ -184,7 +187,10 @@ def test_adapters_may_appear_on_a_claim(longshore: CommandLine, control_plane: C
     (container,) = pod["containers"]
     volumes = {volume["name"]: volume for volume in pod["volumes"]}
     mounts = {mount["mountPath"]: mount for mount in container["volumeMounts"]}
-    assert container["args"][-1] == "--adapters-dir=/mnt/adapters"
+    assert container["args"][-2:] == ["--adapters-dir=/mnt/adapters", "--keep-compiled"]
+    kept = mounts["/var/cache/engine"]
+    assert (volumes[kept["name"]]["persistentVolumeClaim"], kept.get("readOnly")) == ({"claimName": "team-compiled"}, None)
+    assert len(mounts) == len(container["volumeMounts"]), "its mount takes the place of the runtime's"
     found = mounts["/mnt/adapters"]
     assert (volumes[found["name"]]["persistentVolumeClaim"], found["readOnly"]) == ({"claimName": "team-adapters"}, True)
     assert {"/tmp", "/dev/shm"} <= mounts.keys(), "what the runtime mounts stays"
