@@ -394,7 +394,8 @@ def read_logs(name: str, timeline: Timeline) -> None:
     """
     (pod,) = pods_of(name)
     text = client.CoreV1Api().read_namespaced_pod_log(pod, NAMESPACE, container="kserve-container", timestamps=True)
-    lines = [(read_stamp(stamp), words) for stamp, _, words in (line.partition(" ") for line in text.splitlines())]
+    # Bars of progress have carriage returns in their lines.
+    lines = [(read_stamp(stamp), words) for stamp, _, words in (line.partition(" ") for line in text.split("\n") if line)]
     timeline.seen["engine begins"] = min(timeline.seen["engine begins"], lines[0][0] - timeline.started)
     for at, words in lines:
         for phase, pattern in LOGGED.items():
