@@ -12,6 +12,10 @@ from longshore_runtime.pull.transfer import Chunk
 _BLOCK = 4096
 """Bytes of which disks want multiples, at addresses in memory that are multiples as well."""
 
+_SLICE = 128 * 1024
+"""Bytes written to the page cache by one call. File systems take pages as large as what is written, and the largest are what a
+virtual machine has given back to its host: they have to be got from there again."""
+
 
 class PartialFile:
     """A file whose chunks are judged one by one, or not at all; the last one completes it.
@@ -40,7 +44,7 @@ class PartialFile:
     def write_piece(self, offset: int, data: memoryview) -> None:
         """Put bytes in their place, of which nobody knows yet whether they are right."""
         while data:
-            written = os.pwrite(self._descriptor, data, offset)
+            written = os.pwrite(self._descriptor, data[:_SLICE], offset)
             data, offset = data[written:], offset + written
 
     def write(self, chunk: Chunk, data: memoryview) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import random
 import tempfile
 import zlib
@@ -15,6 +16,7 @@ from hypothesis import strategies as st
 
 from longshore_runtime.digests import Checksum, crc64nvme
 from longshore_runtime.pull.judged import HashedFile, JudgedFile, SummedFile
+from longshore_runtime.pull.partial import PartialFile
 from longshore_runtime.pull.transfer import Chunk
 
 CHUNK = 1000
@@ -116,3 +118,19 @@ def test_a_journal_of_something_else_is_not_followed(checksum: Checksum, tmp_pat
     had = [chunk.offset for chunk in CHUNKS if file.has(chunk, memoryview(bytearray(chunk.length)))]
     assert had == ([0] if "HEADING\n0" in notes else [])
     assert all(bring(file, chunk) for chunk in CHUNKS) != bool(had), "the hole was taken for a chunk, and found out"
+
+
+def test_the_page_cache_is_written_to_in_slices(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    content, sizes = random.Random(5).randbytes(1_000_003), []
+    write = os.pwrite
+
+    def watch(descriptor: int, data: memoryview, offset: int) -> int:
+        sizes.append(len(data))
+        return write(descriptor, data[: len(data) // 2 or 1], offset)  # as a disk may
+
+    monkeypatch.setattr(os, "pwrite", watch)
+    file = PartialFile(tmp_path / "partial", tmp_path / "final", len(content) + 7, 1, direct=False)
+    file.write_piece(7, memoryview(content))
+    file.complete()
+    assert (tmp_path / "final").read_bytes() == bytes(7) + content
+    assert max(sizes) == 128 * 1024
