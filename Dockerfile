@@ -13,6 +13,8 @@
 
 ARG PYTHON_BASE=docker.io/library/python:3.13.14-slim-bookworm@sha256:67a1e1f215ccda113cfc024e8639049257e88f273898f595b61476d128d387e8
 ARG RUNTIME_BASE=docker.io/vllm/vllm-openai:v0.30.0@sha256:8a69ffad015f138d7170c4ddc429e230a3bc1c1719f67e14324749df200a4b90
+# The version of Python in vLLM's images.
+ARG RUNTIME_PYTHON=3.12
 # The same release of vLLM, built for CPUs. It could not be pulled where this was written: look up its digest and pin it,
 # --build-arg RUNTIME_CPU_BASE=docker.io/vllm/vllm-openai-cpu:v0.30.0@sha256:…
 ARG RUNTIME_CPU_BASE=docker.io/vllm/vllm-openai-cpu:v0.30.0
@@ -47,8 +49,14 @@ WORKDIR /tmp
 USER 1000
 ENTRYPOINT ["python3", "-m", "longshore_runtime.pull"]
 
-# ---- the launcher as an installer would have it: how vLLM's processes find the loader that waits for weights
+# ---- the launcher as an installer would have it: how vLLM's processes find the loader that waits for weights; and libcurl, by which
+# these come, for the Python of vLLM's images
 FROM ${PYTHON_BASE} AS vllm-launcher
+ARG RUNTIME_PYTHON
+COPY requirements/runtime-vllm.txt /tmp/requirements.txt
+RUN python3 -m pip install --no-cache-dir --no-deps --require-hashes --only-binary=:all: \
+      --python-version="${RUNTIME_PYTHON}" --implementation=cp --platform="manylinux_2_28_$(uname -m)" \
+      --target=/opt/longshore --requirement=/tmp/requirements.txt
 COPY runtime/longshore_runtime /opt/longshore/longshore_runtime
 RUN mkdir /opt/longshore/longshore_runtime-0.dist-info && cd /opt/longshore/longshore_runtime-0.dist-info \
  && printf 'Metadata-Version: 2.1\nName: longshore-runtime\nVersion: 0\n' > METADATA \

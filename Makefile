@@ -115,8 +115,9 @@ PIN := uv pip compile - --quiet --universal --generate-hashes --no-header --no-a
 lock: $(UV)
 	$(LOCK) --extra engine-cpu --output-file requirements/dev.txt
 	$(LOCK) --extra engine-gpu --output-file requirements/dev-gpu.txt
-	printf '%s\n' awscrt blake3 boto3 cryptography pydantic urllib3 | $(SLIM) - --constraint requirements/dev.txt --output-file requirements/storage-initializer.txt
+	printf '%s\n' awscrt blake3 boto3 cryptography pycurl pydantic urllib3 | $(SLIM) - --constraint requirements/dev.txt --output-file requirements/storage-initializer.txt
 	printf '%s\n' awscrt blake3 boto3 pydantic urllib3 'h11>=0.14' 'uvicorn>=0.30' 'xllamacpp>=2026.10,<2026.11' | $(SLIM) - --constraint requirements/dev.txt --output-file requirements/runtime-llamacpp.txt
+	echo 'pycurl' | $(PIN) --constraint requirements/dev.txt --output-file requirements/runtime-vllm.txt
 	printf '%s\n' blake3 | $(PIN) --python-version 3.11 --constraint requirements/dev.txt --output-file requirements/runtime-sglang.txt
 	printf '%s\n' blake3 pydantic urllib3 'h11>=0.14' 'uvicorn>=0.30' | $(SLIM) - --python-version 3.11 --constraint requirements/dev.txt --output-file requirements/runtime-tgi.txt
 	$(SLIM) pyproject.toml --extra deploy --constraint requirements/dev.txt --output-file requirements/tools.txt

@@ -6,7 +6,9 @@ import importlib.util
 import os
 import re
 import ssl
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 from longshore_runtime.errors import StoreFailed
@@ -28,33 +30,60 @@ def mounted_bundle(environment: Mapping[str, str] = os.environ) -> Path | None:
     return bundle
 
 
-def trusted_certificates(environment: Mapping[str, str] = os.environ) -> ssl.SSLContext:
-    """A client's context. What KServe mounts is trusted beside the machine's own, what the environment names instead of it."""
-    named = environment.get("REQUESTS_CA_BUNDLE") or environment.get("SSL_CERT_FILE")
-    bundles = [Path(named)] if named else machine_bundles()
-    if mounted := mounted_bundle(environment):
-        bundles.append(mounted)
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
-    if not named:
-        context.load_default_certs()
-    for bundle in bundles:
-        try:
-            context.load_verify_locations(bundle)
-        except (OSError, ssl.SSLError) as error:
-            raise StoreFailed(f"the CA bundle {bundle} cannot be read", "name a file of PEM certificates") from error
-    return context
+@dataclass(frozen=True)
+class Trust:
+    """Whom a client believes: the authorities in `files` (PEM) and in a `folder`; anybody where it does not `verify`."""
+
+    files: tuple[Path, ...] = ()
+    folder: Path | None = None
+    verify: bool = True
+
+    def context(self) -> ssl.SSLContext:
+        """What Python's TLS makes of it. Raises StoreFailed when a file cannot be read."""
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        context.minimum_version = ssl.TLSVersion.TLSv1_2
+        if not self.verify:
+            context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+            return context
+        for file in self.files:
+            with _explained(file):
+                context.load_verify_locations(file)
+        if self.folder:
+            context.load_verify_locations(capath=self.folder)
+        return context
+
+    def read_files(self) -> bytes:
+        """All authorities of the files. Raises StoreFailed when one of them cannot be read."""
+        found = []
+        for file in self.files:
+            with _explained(file):
+                found.append(file.read_bytes())
+        return b"\n".join(found)
 
 
-def trust_bundle(bundle: Path | None) -> ssl.SSLContext:
-    """A client's context that trusts the authorities in one file or folder, as S3's settings name them; None: everybody."""
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
+@contextmanager
+def _explained(bundle: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:  # ssl.SSLError is one
+        raise StoreFailed(f"the CA bundle {bundle} cannot be read", "name a file of PEM certificates") from error
+
+
+def find_trust(environment: Mapping[str, str] = os.environ) -> Trust:
+    """Whom a hub's client trusts: what KServe mounts, beside the machine's own or what the environment names instead of it."""
+    mounted = [bundle] if (bundle := mounted_bundle(environment)) else []
+    if named := environment.get("REQUESTS_CA_BUNDLE") or environment.get("SSL_CERT_FILE"):
+        return Trust((Path(named), *mounted))
+    machine = ssl.get_default_verify_paths()
+    found = [Path(machine.cafile)] if machine.cafile else []
+    return Trust((*found, *machine_bundles(), *mounted), Path(machine.capath) if machine.capath else None)
+
+
+def trust_bundle(bundle: Path | None) -> Trust:
+    """Trust in the authorities of one file or folder, as S3's settings name them; None: in everybody."""
     if bundle is None:
-        context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
-    else:
-        context.load_verify_locations(**{"capath" if bundle.is_dir() else "cafile": str(bundle)})
-    return context
+        return Trust(verify=False)
+    return Trust(folder=bundle) if bundle.is_dir() else Trust((bundle,))
 
 
 def find_distrust(error: BaseException) -> str | None:

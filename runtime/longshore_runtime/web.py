@@ -26,7 +26,7 @@ from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
 from urllib3.response import BaseHTTPResponse
 
 from longshore_runtime.addresses import redact
-from longshore_runtime.certificates import find_distrust, trusted_certificates
+from longshore_runtime.certificates import find_distrust, find_trust
 from longshore_runtime.errors import Busy, Interrupted, LongshoreError, Refused, StoreFailed
 from longshore_runtime.ranges import RangeReader
 from longshore_runtime.retries import retry
@@ -57,10 +57,10 @@ class Web:
         self._located: dict[str, str] = {}
         self._managers: dict[str, urllib3.PoolManager] = {}
         self._lock = threading.Lock()
-        self._reader = RangeReader(trusted_certificates, self._check)
+        self._reader = RangeReader(find_trust, self._check)
 
-    def _check(self, connected: socket.socket) -> None:
-        check_address(connected.getpeername()[0], loopback=self._at_home)
+    def _check(self, address: str) -> None:
+        check_address(address, loopback=self._at_home)
 
     @cached_property
     def _at_home(self) -> bool:
@@ -272,7 +272,7 @@ def _connect(proxy: str, *, loopback: bool) -> urllib3.PoolManager:
         "retries": False,
         "timeout": urllib3.Timeout(connect=10, read=60),
         "maxsize": CONNECTIONS,
-        "ssl_context": trusted_certificates(),
+        "ssl_context": find_trust().context(),
     }
     if proxy:
         address = proxy if "://" in proxy else f"http://{proxy}"

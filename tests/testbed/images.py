@@ -175,13 +175,12 @@ class _Workshop:
     def build_target(self, target: str, tag: str, place: Path) -> None:
         """Build one target of our Dockerfile into an archive."""
         arguments = [f"--target={target}", f"--file={ROOT / 'Dockerfile'}", f"--ignorefile={ROOT / '.dockerignore'}"]
-        arguments += self._bases()
+        arguments += [*self._bases(), *self._pip_mounts()]
         if target in ("runtime", "runtime-cpu"):
             compile_engine()
-            arguments.append(f"--build-arg=ARCHITECTURES={_ARCHITECTURES}")
+            python = f"{sys.version_info.major}.{sys.version_info.minor}"
+            arguments += [f"--build-arg=ARCHITECTURES={_ARCHITECTURES}", f"--build-arg=RUNTIME_PYTHON={python}"]
             arguments += [f"--volume={here}:{there}:ro" for here, there in engine_mounts().items()]
-        else:
-            arguments += self._pip_mounts()
         with timed(f"building the image {target}"):
             self._buildah("bud", "--pull-never", f"--tag={tag}", *arguments, str(ROOT))
             self._export(tag, place)

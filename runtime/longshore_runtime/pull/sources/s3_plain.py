@@ -25,9 +25,9 @@ from typing import TYPE_CHECKING, Literal
 from urllib.parse import quote, unquote_plus, urlsplit
 from xml.etree import ElementTree
 
-from longshore_runtime.certificates import find_distrust, machine_bundles, trust_bundle
+from longshore_runtime.certificates import Trust, find_distrust, machine_bundles, trust_bundle
 from longshore_runtime.digests import crc64nvme
-from longshore_runtime.errors import Interrupted
+from longshore_runtime.errors import Interrupted, StoreFailed
 from longshore_runtime.pull.sources.port import Entry, Source
 from longshore_runtime.pull.sources.s3_checksums import look_up
 from longshore_runtime.ranges import PATIENCE, PLAIN, RangeReader, Take
@@ -47,7 +47,7 @@ _CHECKED = {"x-amz-checksum-mode": "ENABLED"}
 _NOT_PLAIN = ("AWS_PROFILE", "AWS_DEFAULT_PROFILE", "AWS_IGNORE_CONFIGURED_ENDPOINT_URLS")
 _PROXIES = ("http_proxy", "https_proxy", "all_proxy")
 _NAMESPACE = "{http://s3.amazonaws.com/doc/2006-03-01/}"
-_FAILURES = (OSError, http.client.HTTPException, ElementTree.ParseError, ValueError)
+_FAILURES = (OSError, http.client.HTTPException, ElementTree.ParseError, ValueError, StoreFailed)
 
 
 @dataclass(frozen=True)
@@ -97,14 +97,12 @@ class Store:
             key = hmac.digest(key, part.encode(), "sha256")
         return f"{address}&X-Amz-Signature={hmac.digest(key, signed.encode(), 'sha256').hex()}"
 
-    def trust(self) -> ssl.SSLContext:
+    def trust(self) -> Trust:
         """Whom a connection trusts."""
         if self.verify is False:
             return trust_bundle(None)
         bundles = [Path(self.verify)] if isinstance(self.verify, str) else machine_bundles()
-        if not bundles:
-            raise FileNotFoundError("no certificates to trust")
-        return trust_bundle(bundles[0])
+        return trust_bundle(bundles[0]) if bundles else Trust()
 
 
 def find_store(environment: Mapping[str, str] = os.environ) -> Store | None:
@@ -160,16 +158,13 @@ class PlainS3Source(Source):
         bucket, key = split_uri(uri)
         self._prefix = f"{key}/" if key else ""
         self._bucket, self._store, self._whole = bucket, store, True
-        self._reader = RangeReader(self._trust, patience=store.patience)
+        self._reader = RangeReader(store.trust, patience=store.patience)
         self._signed: dict[str, tuple[str, float]] = {}
         self._lock = threading.Lock()
 
     @cached_property
     def _context(self) -> ssl.SSLContext:
-        return self._store.trust()
-
-    def _trust(self) -> ssl.SSLContext:
-        return self._context
+        return self._store.trust().context()
 
     @cached_property
     def _ordinary(self) -> S3Source:
@@ -244,8 +239,12 @@ class PlainS3Source(Source):
             return False
         try:
             count = self._reader.read_into(self._address(path), {}, offset, buffer, take)
+        except Interrupted:
+            raise
+        except StoreFailed:  # the ordinary source says what to do
+            return False
         except OSError as error:
-            if find_distrust(error):  # the ordinary source says what to do
+            if find_distrust(error):
                 return False
             raise Interrupted(
                 f"the connection to {self.uri}/{path} failed: {type(error).__name__}", "run the command again; it resumes"

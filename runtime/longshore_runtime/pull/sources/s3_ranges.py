@@ -7,7 +7,6 @@ over connections of our own, which trust whom the client trusts; where there is 
 
 from __future__ import annotations
 
-import ssl
 import threading
 import time
 from pathlib import Path
@@ -16,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from botocore import UNSIGNED
 from botocore.httpsession import get_cert_path
 
-from longshore_runtime.certificates import trust_bundle
+from longshore_runtime.certificates import Trust, trust_bundle
 from longshore_runtime.ranges import PATIENCE, RangeReader
 from longshore_runtime.s3_settings import read_s3_settings
 
@@ -53,7 +52,7 @@ class SignedRanges:
             self._forget(key)
         return count
 
-    def _trust(self) -> ssl.SSLContext:
+    def _trust(self) -> Trust:
         """Whom the client trusts."""
         verify = self._session._verify
         return trust_bundle(Path(str(get_cert_path(verify))) if verify else None)

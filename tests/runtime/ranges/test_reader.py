@@ -7,15 +7,19 @@ import errno
 import os
 import socket
 import ssl
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
-from longshore_runtime import ranges
-from longshore_runtime.errors import Busy
-from longshore_runtime.ranges import RangeReader
+from longshore_runtime.certificates import Trust
+from longshore_runtime.errors import Busy, StoreFailed
+from longshore_runtime.ranges import RangeReader, curl, sockets
+from longshore_runtime.ranges import reader as choice
+from longshore_runtime.ranges.gathering import GATHERED, gather
+from longshore_runtime.ranges.question import PIECE
 from testbed.certificate import make_certificate
 
 DATA = os.urandom(3_000_000)
@@ -28,6 +32,8 @@ class Server:
 
     def __init__(self, answer: Answer, context: ssl.SSLContext | None) -> None:
         self.answer, self.requests, self.connections = answer, list[bytes](), 0
+        self.linger: Callable[[], object] = bool
+        """What is done before a connection is closed in the middle of an answer."""
         self._context, self._listener = context, socket.create_server(("127.0.0.1", 0))
         self.port = self._listener.getsockname()[1]
         self.url = f"{'https' if context else 'http'}://127.0.0.1:{self.port}/a%20file?signature=x"
@@ -55,6 +61,7 @@ class Server:
                         return
                     connection.sendall(answer)
                     if b"Connection: close" in answer or len(answer) < last - first:
+                        self.linger()
                         return
 
 
@@ -63,11 +70,15 @@ def right(first: int, last: int, status: str = "HTTP/1.1 206 Partial Content", *
     return "\r\n".join([*head, "", ""]).encode() + DATA[first : last + 1]
 
 
-@pytest.fixture(params=["http", "https"])
-def serve(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Callable[[Answer], tuple[Server, RangeReader]]]:
-    """Starts a server and makes a reader that trusts it."""
+@pytest.fixture(params=["plain", "libcurl", "ssl"])
+def serve(
+    request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Callable[[Answer], tuple[Server, RangeReader]]]:
+    """Starts a server and makes a reader that trusts it: without TLS, with it by libcurl, and by Python's own."""
+    if request.param == "ssl":
+        monkeypatch.setattr(choice, "load_curl", lambda: None)
     with contextlib.ExitStack() as servers:
-        made = make_certificate(tmp_path / "certificate", ["127.0.0.1"]) if request.param == "https" else None
+        made = make_certificate(tmp_path / "certificate", ["127.0.0.1"]) if request.param != "plain" else None
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER) if made else None
         if made and context:
             context.load_cert_chain(made.certificate, made.key)
@@ -75,7 +86,7 @@ def serve(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Callable[[
         def start(answer: Answer) -> tuple[Server, RangeReader]:
             server = Server(answer, context)
             servers.callback(server.close)
-            return server, RangeReader(lambda: ssl.create_default_context(cafile=str(made.authority) if made else None))
+            return server, RangeReader(lambda: Trust((made.authority,) if made else ()))
 
         yield start
 
@@ -109,8 +120,6 @@ WRONG: dict[str, Answer] = {
     "two lengths": lambda first, last: right(first, last, "HTTP/1.1 206 OK", f"Content-Length: {last - first + 1}"),
     "chunks": lambda first, last: right(first, last, "HTTP/1.1 206 OK", "Transfer-Encoding: chunked"),
     "an encoding": lambda first, last: right(first, last, "HTTP/1.1 206 OK", "Content-Encoding: gzip"),
-    "more than was said": lambda first, last: right(first, last) + b"x",
-    "a folded header": lambda first, last: right(first, last, "HTTP/1.1 206 OK", "X: y", "  Content-Encoding: gzip"),
     "no HTTP": lambda first, last: b"SSH-2.0-OpenSSH_9.2\r\n\r\n",
 }
 
@@ -119,6 +128,14 @@ WRONG: dict[str, Answer] = {
 def test_any_other_answer_is_left_to_the_ordinary_client_and_its_connection_closed(serve: Serve, answer: Answer) -> None:
     server, reader = serve(answer)
     assert read(reader, server, 10, 100) is None
+    server.answer = right
+    assert read(reader, server, 10, 100) == DATA[10:110]
+    assert server.connections == 2
+
+
+def test_what_is_sent_beyond_the_range_goes_nowhere_and_its_connection_is_closed(serve: Serve) -> None:
+    server, reader = serve(lambda first, last: right(first, last) + b"x")
+    assert read(reader, server, 10, 100) in (None, DATA[10:110])
     server.answer = right
     assert read(reader, server, 10, 100) == DATA[10:110]
     assert server.connections == 2
@@ -161,30 +178,32 @@ def test_pieces_are_handed_on_in_order_and_only_the_buffers_beginning_is_used(se
     buffer, came = memoryview(bytearray(length)), bytearray()
     assert reader.read_into(server.url, {}, offset, buffer, came.extend) == length
     assert came == DATA[offset : offset + length]
-    assert not any(buffer[ranges._PIECE :])
+    assert not any(buffer[PIECE:])
     assert read(reader, server, 0, 10) == DATA[:10]
     assert server.connections == 1
 
 
-@pytest.mark.parametrize("length", [len(DATA), 2 * ranges._PIECE, ranges._PIECE + ranges._GATHERED, ranges._GATHERED])
-def test_the_kernel_gathers_bytes_only_while_as_many_are_still_to_come(length: int, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("length", [len(DATA), 2 * PIECE, PIECE + GATHERED, GATHERED])
+def test_the_kernel_gathers_bytes_only_while_as_many_are_still_to_come(
+    serve: Serve, length: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     gathered: list[tuple[int, int]] = []
-    gather = ranges._gather
 
     def watch(connection: socket.socket, beyond: int) -> None:
         gather(connection, beyond)
         gathered.append((connection.getsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT), beyond))
 
-    monkeypatch.setattr(ranges, "_gather", watch)
-    with contextlib.closing(Server(right, None)) as server:
-        reader = RangeReader(ssl.create_default_context)
-        assert read(reader, server, 0, length) == DATA[:length]
-        came = bytearray()
-        assert reader.read_into(server.url, {}, 0, memoryview(bytearray(length)), came.extend) == length
-        assert came == DATA[:length]
+    for module in (sockets, curl):
+        monkeypatch.setattr(module, "gather", watch)
+    server, reader = serve(right)
+    assert read(reader, server, 0, length) == DATA[:length]
+    came = bytearray()
+    assert reader.read_into(server.url, {}, 0, memoryview(bytearray(length)), came.extend) == length
+    assert came == DATA[:length]
     assert all(least <= max(1, beyond) for least, beyond in gathered), "nobody waits for what never comes"
-    assert gathered[-1][0] == 1, "the next answer may be short"
-    assert any(least > 1 for least, _ in gathered) == (length > ranges._PIECE)
+    assert not gathered or gathered[-1][0] == 1, "the next answer may be short"
+    if length in (GATHERED, len(DATA)):
+        assert any(least > 1 for least, _ in gathered) == (length == len(DATA))
 
 
 def test_a_system_that_gathers_nothing_is_as_good() -> None:
@@ -193,7 +212,7 @@ def test_a_system_that_gathers_nothing_is_as_good() -> None:
             raise OSError(errno.ENOPROTOOPT, "Protocol not available")
 
     with Plain() as connection:
-        ranges._gather(connection, 10**9)
+        gather(connection, 10**9)
 
 
 def test_pieces_of_what_breaks_off_are_as_long_as_it_came(serve: Serve) -> None:
@@ -224,7 +243,7 @@ def test_a_server_that_closes_each_time_is_asked_anew_each_time(serve: Serve) ->
 
 
 def test_silence_is_given_up(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ranges, "PATIENCE", 0.5)
+    monkeypatch.setattr(choice, "PATIENCE", 0.5)
     silent, over = True, threading.Event()
 
     def answer(first: int, last: int) -> bytes:
@@ -240,22 +259,46 @@ def test_silence_is_given_up(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> N
     assert read(reader, server, 0, 10) == DATA[:10]
 
 
+def test_silence_in_the_middle_is_given_up(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(choice, "PATIENCE", 0.5)
+    over = threading.Event()
+
+    server, reader = serve(lambda first, last: right(first, last)[:1_500_000])
+    server.linger = lambda: over.wait(30)
+    with pytest.raises(TimeoutError):
+        read(reader, server, 0, len(DATA))
+    over.set()
+    server.answer = right
+    assert read(reader, server, 0, 10) == DATA[:10]
+
+
+def test_what_fails_to_be_taken_is_raised_as_it_is(serve: Serve) -> None:
+    def fail(_: memoryview) -> None:
+        raise PermissionError("the disk")
+
+    server, reader = serve(right)
+    for length in (100, len(DATA)):
+        with pytest.raises(PermissionError, match="the disk"):
+            reader.read_into(server.url, {}, 0, memoryview(bytearray(length)), fail)
+    assert read(reader, server, 0, 10) == DATA[:10]
+
+
 def test_a_server_that_is_not_trusted_gets_no_request(serve: Serve) -> None:
     server, _ = serve(right)
     if server.url.startswith("https"):
         with pytest.raises(ssl.SSLCertVerificationError):
-            read(RangeReader(ssl.create_default_context), server, 0, 10)
+            read(RangeReader(Trust), server, 0, 10)
         assert server.requests == []
 
 
 def test_a_forbidden_place_gets_no_request(serve: Serve) -> None:
     server, _ = serve(right)
 
-    def refuse(connected: socket.socket) -> None:
-        raise PermissionError(connected.getpeername()[0])
+    def refuse(address: str) -> None:
+        raise PermissionError(address)
 
     with pytest.raises(PermissionError, match=r"127\.0\.0\.1"):
-        read(RangeReader(ssl.create_default_context, refuse), server, 0, 10)
+        read(RangeReader(Trust, refuse), server, 0, 10)
     assert server.requests == []
 
 
@@ -271,4 +314,40 @@ def test_a_forbidden_place_gets_no_request(serve: Serve) -> None:
 )
 def test_what_cannot_be_asked_as_it_is_is_not_asked(url: str, header: str) -> None:
     buffer = memoryview(bytearray(1))
-    assert RangeReader(ssl.create_default_context).read_into(url, {"Authorization": header}, 0, buffer) is None
+    assert RangeReader(Trust).read_into(url, {"Authorization": header}, 0, buffer) is None
+
+
+@pytest.mark.parametrize("kind", ["libcurl", "ssl"])
+def test_a_certificate_for_another_host_is_refused(kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    if kind == "ssl":
+        monkeypatch.setattr(choice, "load_curl", lambda: None)
+    made = make_certificate(tmp_path / "certificate", ["127.0.0.2"])
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(made.certificate, made.key)
+    with contextlib.closing(Server(right, context)) as server:
+        for trust in (Trust((made.authority,)), Trust()):
+            with pytest.raises(ssl.SSLCertVerificationError):
+                read(RangeReader(lambda trust=trust: trust), server, 0, 10)
+        assert server.requests == []
+        assert read(RangeReader(lambda: Trust(verify=False)), server, 0, 10) == DATA[:10]
+
+
+@pytest.mark.parametrize("kind", ["libcurl", "ssl"])
+def test_authorities_that_cannot_be_read_are_named(kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    if kind == "ssl":
+        monkeypatch.setattr(choice, "load_curl", lambda: None)
+    reader = RangeReader(lambda: Trust((tmp_path / "missing.pem",)))
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    with contextlib.closing(Server(right, context)) as server, pytest.raises(StoreFailed, match=r"missing\.pem cannot be read"):
+        read(reader, server, 0, 10)
+
+
+def test_without_libcurl_pythons_own_tls_is_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "pycurl", None)
+    curl.load_curl.cache_clear()
+    try:
+        assert curl.load_curl() is None
+    finally:
+        monkeypatch.undo()
+        curl.load_curl.cache_clear()
+    assert curl.load_curl() is not None, "the development environment has it"
