@@ -34,7 +34,7 @@ class FileDigest:
 class Hasher(Protocol):
     """What hashlib makes."""
 
-    def update(self, data: bytes | bytearray | memoryview, /) -> None:
+    def update(self, data: bytes | bytearray | memoryview, /) -> object:
         """Take in more of the content."""
 
     def hexdigest(self) -> str:

@@ -28,7 +28,7 @@ from urllib3.response import BaseHTTPResponse
 from longshore_runtime.addresses import redact
 from longshore_runtime.certificates import find_distrust, find_trust
 from longshore_runtime.errors import Busy, Interrupted, LongshoreError, Refused, StoreFailed
-from longshore_runtime.ranges import RangeReader
+from longshore_runtime.ranges import RangeReader, Take
 from longshore_runtime.retries import retry
 
 CONNECTIONS = 32
@@ -95,10 +95,13 @@ class Web:
         except (ValueError, RecursionError) as error:
             raise StoreFailed(f"{name} is answered by something that is not JSON", "check the endpoint") from error
 
-    def read_into(self, url: str, name: str, offset: int, buffer: memoryview) -> None:
-        """Fill `buffer` with the bytes from `offset`. Raises StoreFailed when there are not so many."""
+    def read_into(self, url: str, name: str, offset: int, buffer: memoryview, take: Take | None = None) -> None:
+        """Fill `buffer` with the bytes from `offset`, or hand them to `take` by pieces, with the buffer as room for them.
+
+        Raises StoreFailed when there are not so many; some may have been handed on then.
+        """
         last = offset + len(buffer) - 1
-        if (count := self._read_directly(url, name, offset, buffer)) is not None:
+        if (count := self._read_directly(url, name, offset, buffer, take)) is not None:
             if count < len(buffer):
                 raise Interrupted(f"{name} ended before byte {last + 1}", "run the command again; it resumes")
             return
@@ -106,14 +109,16 @@ class Web:
             _check_range(answer, name, offset, len(buffer))
             if fill(answer, buffer) < len(buffer):
                 raise Interrupted(f"{name} ended before byte {last + 1}", "run the command again; it resumes")
+        if take:
+            take(buffer)
 
-    def _read_directly(self, url: str, name: str, offset: int, buffer: memoryview) -> int | None:
+    def _read_directly(self, url: str, name: str, offset: int, buffer: memoryview, take: Take | None) -> int | None:
         """The same from where the file was found before, with no client in between; None where that is not possible."""
         place = self._located.get(url)
         if place is None or proxy_for(place):
             return None
         with explained(name):
-            return self._reader.read_into(place, self._headers_for(place), offset, buffer)
+            return self._reader.read_into(place, self._headers_for(place), offset, buffer, take)
 
     @contextmanager
     def open(self, url: str, name: str, headers: Mapping[str, str] | None = None) -> Iterator[BaseHTTPResponse]:

@@ -15,6 +15,7 @@ from longshore_runtime.chunks import CHUNK_SIZE
 from longshore_runtime.errors import Corrupt, Refused, StoreFailed
 from longshore_runtime.limits import read_memory, read_memory_limit
 from longshore_runtime.progress import Progress, format_size
+from longshore_runtime.pull.concurrency import FEWEST
 from longshore_runtime.pull.judged import HashedFile, JudgedFile, SummedFile
 from longshore_runtime.pull.partial import PartialFile
 from longshore_runtime.pull.sources.port import Entry, Source
@@ -108,10 +109,9 @@ class Job:
             with self._lock:
                 if (file := self._open.get(chunk.path)) is None:
                     file = self._open[chunk.path] = self._start(chunk.path, by_file[chunk.path])
-            if not file.has(chunk, buffer):
-                self._fetch(chunk, buffer, file)
+            seen = buffer if file.has(chunk, buffer) else self._fetch(chunk, buffer, file)
             progress.advance(chunk.length)
-            right = file.finish_chunk(chunk, buffer)
+            right = file.finish_chunk(chunk, seen)
             with self._lock:
                 left[chunk.path] -= 1
                 complete = left[chunk.path] == 0
@@ -158,12 +158,17 @@ class Job:
             file.assume(chunks)
         return file
 
-    def _fetch(self, chunk: Chunk, buffer: memoryview, file: PartialFile) -> None:
-        fetch = self._pass if file.passes(chunk) else self._read
-        if not fetch(chunk, buffer, file) and not fetch(chunk, buffer, file):  # once more: it may be damaged on the way
-            raise self._refuse(chunk.path, chunk)
+    def _fetch(self, chunk: Chunk, buffer: memoryview, file: PartialFile) -> memoryview | None:
+        """Have a chunk from the source; returns its bytes, or None where they were taken in while they arrived."""
+        with file.receiving(chunk) as begin:
+            for _ in range(2):  # it may be damaged on the way
+                if pass_chunk(self._source, chunk, buffer, begin) if begin else self._read(chunk, buffer, file):
+                    break
+            else:
+                raise self._refuse(chunk.path, chunk)
         with self._lock:
             self._fetched += chunk.length
+        return None if begin else buffer
 
     def _read(self, chunk: Chunk, buffer: memoryview, file: PartialFile) -> bool:
         """Have a chunk whole before it is written; False when it is wrong."""
@@ -172,10 +177,6 @@ class Job:
             return False
         file.write(chunk, buffer)
         return True
-
-    def _pass(self, chunk: Chunk, buffer: memoryview, file: PartialFile) -> bool:
-        """Write a chunk while it arrives, which saves its way to the memory and back; False when it was wrong."""
-        return pass_chunk(self._source, chunk, buffer, file.write_piece)
 
     def _refuse(self, path: str, chunk: Chunk | None = None) -> Corrupt:
         """The error for bytes that are wrong however often they are fetched."""
@@ -223,9 +224,24 @@ def require_room(folder: Path, size: int, files: int) -> None:
 
 
 def plan(entries: list[Entry], manifest: Manifest | Outline | None) -> list[Chunk]:
-    """The chunks to have, weights last: what can fail early is small and comes first."""
+    """The chunks to have, weights last: what can fail early is small and comes first.
+
+    Of large files that are hashed from their beginning to their end several are had side by side: one worker at each does not
+    wait for others.
+    """
     if manifest is None:
         chunks = [chunk for entry in entries for chunk in split_entry(entry)]
     else:
         chunks = [chunk for file in manifest.files for chunk in split_file(file, manifest.chunk_size)]
-    return sorted(chunks, key=lambda chunk: (chunk.path.endswith(paths.WEIGHT_SUFFIXES), chunk.path, chunk.offset))
+    hashed = {entry.path for entry in entries if entry.checksum and not entry.checksum.joins} if manifest is None else set()
+    large = sorted({chunk.path for chunk in chunks if chunk.path in hashed and not chunk.known})
+    group = {path: large[at - at % FEWEST] for at, path in enumerate(large)}
+    return sorted(
+        chunks,
+        key=lambda chunk: (
+            chunk.path.endswith(paths.WEIGHT_SUFFIXES),
+            group.get(chunk.path, chunk.path),
+            chunk.offset,
+            chunk.path,
+        ),
+    )

@@ -8,13 +8,15 @@ from __future__ import annotations
 
 import os
 from abc import abstractmethod
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Protocol, cast
 
 from longshore_runtime.crcs import Pieces
 from longshore_runtime.digests import Checksum, Hasher
-from longshore_runtime.pull.partial import PartialFile
-from longshore_runtime.pull.transfer import Chunk
+from longshore_runtime.pull.partial import PartialFile, PlainIntake
+from longshore_runtime.pull.transfer import Chunk, Intake
 
 _READ_BACK = 1024 * 1024
 
@@ -58,12 +60,11 @@ class JudgedFile(PartialFile):
     def _read(self, offset: int, buffer: memoryview) -> bool:
         return os.preadv(self._descriptor, [buffer], offset) == len(buffer)
 
-    def write(self, chunk: Chunk, data: memoryview) -> None:
-        super().write(chunk, data)
+    def note(self, chunk: Chunk) -> None:
         os.write(self._notes, b"%d\n" % chunk.offset)
 
     @abstractmethod
-    def finish_chunk(self, chunk: Chunk, buffer: memoryview) -> bool: ...
+    def finish_chunk(self, chunk: Chunk, seen: memoryview | None) -> bool: ...
 
     def _judge(self, value: str) -> bool:
         """Complete the file if it is right; otherwise forget all that was written of it."""
@@ -92,8 +93,13 @@ class SummedFile(JudgedFile):
         super().__init__(partial, final, journal, size, chunks, checksum, direct=direct)
         self._pieces = Pieces(checksum.algorithm, size, checksum.parts)
 
-    def finish_chunk(self, chunk: Chunk, buffer: memoryview) -> bool:
-        self._pieces.add(chunk.offset, buffer)
+    @contextmanager
+    def receiving(self, chunk: Chunk) -> Iterator[Callable[[], Intake] | None]:
+        yield None if self._direct else lambda: _Summing(self, chunk, self._pieces)
+
+    def finish_chunk(self, chunk: Chunk, seen: memoryview | None) -> bool:
+        if seen is not None:
+            self._pieces.add(chunk.offset, seen)
         with self._lock:
             self._left -= 1
             if self._left:
@@ -101,12 +107,24 @@ class SummedFile(JudgedFile):
         return self._judge(self._pieces.total())
 
 
+class _Summing(PlainIntake):
+    """Adds each piece, too. Those of a chunk that is begun anew take the place of what came of it before."""
+
+    def __init__(self, file: PartialFile, chunk: Chunk, pieces: Pieces) -> None:
+        super().__init__(file, chunk)
+        self._pieces = pieces
+
+    def take(self, piece: memoryview) -> None:
+        self._pieces.add(self._offset, piece)
+        super().take(piece)
+
+
 class HashedFile(JudgedFile):
     """One of which a digest is known, for which its bytes are needed in order.
 
-    Its chunks arrive in any order: whoever brings one waits up to `patience` seconds for its turn, so that it is hashed where
-    it was received. Where that takes longer, whoever brings the chunk that is next in line hashes it and those behind it that
-    are already on the disk.
+    Its chunks arrive in any order. One whose turn it is when it is asked for is hashed while it arrives. Whoever brings another
+    waits up to `patience` seconds for its turn, so that it is hashed where it was received. Where that takes longer, whoever
+    brings the chunk that is next in line hashes it and those behind it that are already on the disk.
     """
 
     def __init__(
@@ -123,32 +141,79 @@ class HashedFile(JudgedFile):
     ) -> None:
         super().__init__(partial, final, journal, size, chunks, checksum, direct=direct)
         self._patience = patience
-        self._hasher: Hasher = checksum.begin(size)
+        self._hasher = cast(Digest, checksum.begin(size))
         self._hashed, self._hashing, self._waiting = 0, False, dict[int, int]()
 
-    def finish_chunk(self, chunk: Chunk, buffer: memoryview) -> bool:
+    @contextmanager
+    def receiving(self, chunk: Chunk) -> Iterator[Callable[[], Intake] | None]:
         with self._lock:
-            mine = self._lock.wait_for(lambda: chunk.offset == self._hashed and not self._hashing, self._patience)
-            self._waiting[chunk.offset] = chunk.length
-            if not mine:
-                return True
-            self._hashing = True
-            del self._waiting[chunk.offset]
-        self._hasher.update(buffer)
-        while True:
-            with self._lock:
-                self._hashed += chunk.length
-                length = self._waiting.pop(self._hashed, None)
-                self._hashing, whole = length is not None, self._hashed == self._size
-                self._lock.notify_all()
-            if length is None:
-                return self._judge(self._hasher.hexdigest()) if whole else True
-            chunk = Chunk(chunk.path, self._hashed, length)
-            self._hash_from_disk(chunk)
+            if self._direct or chunk.offset != self._hashed or self._hashing:
+                begin = None
+            else:
+                begin, self._hashing = (lambda: _Hashing(self, chunk, self._hasher.copy())), True
+        try:
+            yield begin
+        except BaseException:
+            if begin:
+                with self._lock:
+                    self._hashing = False
+                    self._lock.notify_all()
+            raise
 
-    def _hash_from_disk(self, chunk: Chunk) -> None:
-        buffer = memoryview(bytearray(min(_READ_BACK, chunk.length)))
-        for start in range(0, chunk.length, len(buffer)):
-            piece = buffer[: chunk.length - start]
-            self._read(chunk.offset + start, piece)
+    def take_over(self, hasher: Digest) -> None:
+        """Go on with the hasher that has had the chunk whose turn it is."""
+        self._hasher = hasher
+
+    def finish_chunk(self, chunk: Chunk, seen: memoryview | None) -> bool:
+        if seen is not None:
+            with self._lock:
+                mine = self._lock.wait_for(lambda: chunk.offset == self._hashed and not self._hashing, self._patience)
+                if not mine:
+                    self._waiting[chunk.offset] = chunk.length
+                    return True
+                self._hashing = True
+            self._hasher.update(seen)
+        return self._go_on(chunk.length)
+
+    def _go_on(self, length: int | None) -> bool:
+        """So many bytes more are hashed: hash what lies on the disk behind them. The last ones decide about the file."""
+        while length is not None:
+            with self._lock:
+                self._hashed += length
+                length = self._waiting.pop(self._hashed, None)
+                offset, self._hashing = self._hashed, length is not None
+                self._lock.notify_all()
+            if length is not None:
+                self._hash_from_disk(offset, length)
+        return self._judge(self._hasher.hexdigest()) if offset == self._size else True
+
+    def _hash_from_disk(self, offset: int, length: int) -> None:
+        buffer = memoryview(bytearray(min(_READ_BACK, length)))
+        for start in range(0, length, len(buffer)):
+            piece = buffer[: length - start]
+            self._read(offset + start, piece)
             self._hasher.update(piece)
+
+
+class Digest(Hasher, Protocol):
+    """What hashlib makes of bytes in order."""
+
+    def copy(self) -> Digest:
+        """Another one that goes on from here."""
+        ...
+
+
+class _Hashing(PlainIntake):
+    """Hashes each piece of the chunk whose turn it is with those before it."""
+
+    def __init__(self, file: HashedFile, chunk: Chunk, hasher: Digest) -> None:
+        super().__init__(file, chunk)
+        self._whole, self._before = file, hasher
+
+    def take(self, piece: memoryview) -> None:
+        self._before.update(piece)
+        super().take(piece)
+
+    def finish(self) -> bool:
+        self._whole.take_over(self._before)
+        return super().finish()

@@ -5,9 +5,11 @@ from __future__ import annotations
 import errno
 import os
 import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
-from longshore_runtime.pull.transfer import Chunk
+from longshore_runtime.pull.transfer import Chunk, Intake
 
 _BLOCK = 4096
 """Bytes of which disks want multiples, at addresses in memory that are multiples as well."""
@@ -37,9 +39,10 @@ class PartialFile:
         """Whether an earlier pull left the chunk's right bytes here. Uses `buffer` to look."""
         return self._resumed and os.preadv(self._descriptor, [buffer], chunk.offset) == len(buffer) and chunk.matches(buffer)
 
-    def passes(self, chunk: Chunk) -> bool:
-        """Whether pieces of the chunk may be written before it is judged: it is what decides whether they stay."""
-        return chunk.blake3 is not None and not self._direct
+    @contextmanager
+    def receiving(self, chunk: Chunk) -> Iterator[Callable[[], Intake] | None]:
+        """Inside, a chunk is had: what takes it in by pieces, for each attempt anew, or None where it must be written whole."""
+        yield None if self._direct else lambda: PlainIntake(self, chunk)
 
     def write_piece(self, offset: int, data: memoryview) -> None:
         """Put bytes in their place, of which nobody knows yet whether they are right."""
@@ -50,12 +53,11 @@ class PartialFile:
     def write(self, chunk: Chunk, data: memoryview) -> None:
         """Put the chunk's bytes in their place."""
         offset = chunk.offset + (written := self._write_past_cache(chunk.offset, data))
-        data = data[written:]
-        if not data:
-            return
-        self.write_piece(offset, data)
-        if self._direct:
-            os.fdatasync(self._descriptor)
+        if data := data[written:]:
+            self.write_piece(offset, data)
+            if self._direct:
+                os.fdatasync(self._descriptor)
+        self.note(chunk)
 
     def _write_past_cache(self, offset: int, data: memoryview) -> int:
         """Write the whole blocks of `data` if they can go straight to the disk; returns how many bytes did."""
@@ -69,8 +71,14 @@ class PartialFile:
                 return 0
             raise
 
-    def finish_chunk(self, chunk: Chunk, buffer: memoryview) -> bool:
-        """One chunk more is in its place; the last one completes the file. False when the file then proves to be wrong."""
+    def note(self, chunk: Chunk) -> None:
+        """The chunk is in its place."""
+
+    def finish_chunk(self, chunk: Chunk, seen: memoryview | None) -> bool:
+        """One chunk more is in its place; the last one completes the file. False when the file then proves to be wrong.
+
+        `seen` are its bytes, None where they were taken in by pieces.
+        """
         with self._lock:
             self._left -= 1
             if self._left == 0:
@@ -90,6 +98,26 @@ class PartialFile:
         for descriptor in descriptors:
             if descriptor >= 0:
                 os.close(descriptor)
+
+
+class PlainIntake:
+    """Writes the pieces of a chunk before it is judged: that decides whether they stay."""
+
+    def __init__(self, file: PartialFile, chunk: Chunk) -> None:
+        self._file, self._chunk, self._offset = file, chunk, chunk.offset
+        self._hasher = chunk.begin()
+
+    def take(self, piece: memoryview) -> None:
+        if self._hasher:
+            self._hasher.update(piece)
+        self._file.write_piece(self._offset, piece)
+        self._offset += len(piece)
+
+    def finish(self) -> bool:
+        if self._hasher and self._hasher.hexdigest() != self._chunk.known:
+            return False
+        self._file.note(self._chunk)
+        return True
 
 
 def _open_past_cache(path: Path) -> int:

@@ -12,12 +12,12 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from blake3 import blake3
 
 from longshore_runtime.chunks import CHUNK_SIZE
-from longshore_runtime.digests import Checksum, chunk_ranges, digest_chunk
+from longshore_runtime.digests import Checksum, Hasher, chunk_ranges
 from longshore_runtime.errors import Busy
 from longshore_runtime.limits import count_cores, read_memory_limit
 from longshore_runtime.pull.concurrency import Pace, most_workers
@@ -49,15 +49,22 @@ class Chunk:
     checksum: Checksum | None = None
 
     @property
-    def known(self) -> bool:
-        """Whether the chunk can be judged on its own."""
-        return self.blake3 is not None or self.checksum is not None
+    def known(self) -> str | None:
+        """The value that the chunk's own hasher must come to, where it can be judged on its own."""
+        return self.blake3 or (self.checksum.value if self.checksum else None)
+
+    def begin(self) -> Hasher | None:
+        """A hasher for the chunk's bytes, where something is known of them."""
+        if self.blake3 is not None:
+            return blake3()
+        return self.checksum.begin(self.length) if self.checksum else None
 
     def matches(self, data: memoryview) -> bool:
         """Whether `data` are the bytes that were published; nothing matches an unknown digest."""
-        if self.blake3 is not None:
-            return digest_chunk(data) == self.blake3
-        return self.checksum is not None and self.checksum.matches(data)
+        if (hasher := self.begin()) is None:
+            return False
+        hasher.update(data)
+        return hasher.hexdigest() == self.known
 
     def __str__(self) -> str:
         return f"{self.path} (bytes {self.offset}–{self.offset + self.length - 1})"
@@ -187,27 +194,35 @@ class _Crew:
             self._changed.notify_all()
 
 
-def pass_chunk(source: Source, chunk: Chunk, buffer: memoryview, write: Callable[[int, memoryview], None]) -> bool:
-    """Read one chunk as a worker of `for_each_chunk`, and `write` each piece at its offset of the file as it arrives.
+class Intake(Protocol):
+    """Takes one chunk in, piece by piece as it arrives."""
 
-    Returns whether it was what its BLAKE3 says. What `write` raises is raised as it is; `buffer` is room for the pieces.
+    def take(self, piece: memoryview) -> None:
+        """The next bytes of the chunk, which are gone afterwards. Raises OSError where the disk does."""
+
+    def finish(self) -> bool:
+        """The chunk is there. False when it is not what was published of it."""
+        ...
+
+
+def pass_chunk(source: Source, chunk: Chunk, buffer: memoryview, begin: Callable[[], Intake]) -> bool:
+    """Read one chunk as a worker of `for_each_chunk`, each piece being taken in as it arrives; returns what `finish` says.
+
+    `begin` is called for each attempt. What `take` raises is raised as it is; `buffer` is room for the pieces.
     """
 
     def read() -> bool:
-        hasher, offset = blake3(), chunk.offset
+        intake = begin()
 
         def take(piece: memoryview) -> None:
-            nonlocal offset
-            hasher.update(piece)
             try:
-                write(offset, piece)
+                intake.take(piece)
             except OSError as error:
                 raise _Unwritten(error) from error  # the disk's, not the connection's
-            offset += len(piece)
 
         source.throttle.take(chunk.length)
         source.read_through(chunk.path, chunk.offset, buffer, take)
-        return hasher.hexdigest() == chunk.blake3
+        return intake.finish()
 
     try:
         return retry(read, (Busy,))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import random
@@ -47,13 +48,22 @@ def open_file(folder: Path, checksum: Checksum) -> JudgedFile:
     return kind(*places, len(DATA), len(CHUNKS), checksum, direct=False)
 
 
-def bring(file: JudgedFile, chunk: Chunk, data: bytes = DATA) -> bool:
-    """What a worker does with a chunk; returns what `finish_chunk` says."""
-    buffer = memoryview(bytearray(chunk.length))
-    if not file.has(chunk, buffer):
-        buffer[:] = data[chunk.offset : chunk.offset + chunk.length]
-        file.write(chunk, buffer)
-    return file.finish_chunk(chunk, buffer)
+def bring(file: JudgedFile, chunk: Chunk, data: bytes = DATA, breaks: int = 0) -> bool:
+    """What a worker does with a chunk; returns what `finish_chunk` says. Several attempts break off before one does not."""
+    buffer, content = memoryview(bytearray(chunk.length)), memoryview(data)[chunk.offset : chunk.offset + chunk.length]
+    if file.has(chunk, buffer):
+        return file.finish_chunk(chunk, buffer)
+    with file.receiving(chunk) as begin:
+        if begin:
+            for last in (*range(0, 300 * breaks, 300), len(content)):
+                intake = begin()
+                for at in range(0, last, 300):
+                    intake.take(content[at : min(at + 300, last)])
+            assert intake.finish()
+        else:
+            buffer[:] = content
+            file.write(chunk, buffer)
+    return file.finish_chunk(chunk, None if begin else buffer)
 
 
 @given(st.permutations(CHUNKS))
@@ -66,6 +76,30 @@ def test_in_whatever_order_chunks_come_the_file_is_judged_once(checksum: Checksu
             assert bring(file, chunk)
         assert (Path(folder) / "final").read_bytes() == DATA
         assert [path.name for path in Path(folder).iterdir()] == ["final"]
+
+
+def test_what_broke_off_is_begun_anew(checksum: Checksum, tmp_path: Path) -> None:
+    file = open_file(tmp_path, checksum)
+    assert all(bring(file, chunk, breaks=breaks) for breaks, chunk in enumerate(CHUNKS))
+    assert (tmp_path / "final").read_bytes() == DATA
+
+
+def test_whoever_gives_a_chunk_up_leaves_its_turn_to_others(checksum: Checksum, tmp_path: Path) -> None:
+    file = open_file(tmp_path, checksum)
+    for chunk in CHUNKS:
+        with contextlib.suppress(KeyError), file.receiving(chunk) as begin:
+            if begin:
+                begin().take(memoryview(b"wrong"))
+            raise KeyError
+        assert bring(file, chunk)
+    assert (tmp_path / "final").read_bytes() == DATA
+
+
+def test_a_chunk_in_its_turn_is_hashed_while_it_arrives(tmp_path: Path) -> None:
+    file = open_file(tmp_path, KINDS["sha256"])
+    with file.receiving(CHUNKS[0]) as first, file.receiving(CHUNKS[1]) as second:
+        assert first
+        assert second is None, "its turn comes later"
 
 
 @pytest.mark.parametrize("attempt", range(10))

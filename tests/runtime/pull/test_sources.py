@@ -89,6 +89,10 @@ def test_any_range_is_read(source: Source, offset: int, length: int) -> None:
     buffer = bytearray(length)
     source.read_into(largest, offset, memoryview(buffer))
     assert bytes(buffer) == files[largest][offset : offset + length]
+    for _ in range(2):  # where something was found out by the first
+        came = bytearray()
+        source.read_through(largest, offset, memoryview(bytearray(length)), came.extend)
+        assert came == files[largest][offset : offset + length]
 
 
 @pytest.mark.parametrize(("path", "offset", "length"), [("LARGEST", 10000, 1000), ("LARGEST", 20000, 10), ("x", 0, 1)])

@@ -17,6 +17,7 @@ from longshore_runtime.addresses import redact
 from longshore_runtime.digests import Checksum
 from longshore_runtime.errors import Interrupted, LongshoreError, NotFound, Refused, StoreFailed
 from longshore_runtime.pull.sources.port import Entry, Source
+from longshore_runtime.ranges import Take
 from longshore_runtime.retries import retry
 from longshore_runtime.web import Web, explained, fill
 
@@ -70,12 +71,20 @@ class HttpsSource(Source):
         return self._web.read(self._address, self.uri)[0] if path == self._name else None
 
     def read_into(self, path: str, offset: int, buffer: memoryview) -> None:
+        self._read(path, offset, buffer, None)
+
+    def read_through(self, path: str, offset: int, buffer: memoryview, take: Take) -> None:
+        self._read(path, offset, buffer, take)
+
+    def _read(self, path: str, offset: int, buffer: memoryview, take: Take | None) -> None:
         if path != self._name:
             raise NotFound(f"{self.uri} is one file and has no {path}", "check the address")
-        if self.sequential:
-            self._stream.read_into(offset, buffer)
-        else:
-            self._web.read_into(self._address, self.uri, offset, buffer)
+        if not self.sequential:
+            self._web.read_into(self._address, self.uri, offset, buffer, take)
+            return
+        self._stream.read_into(offset, buffer)
+        if take:
+            take(buffer)
 
     def _explain(self, name: str, status: int, headers: Mapping[str, str]) -> LongshoreError:
         if status in (404, 410):

@@ -14,6 +14,7 @@ from longshore_runtime.addresses import redact
 from longshore_runtime.digests import Checksum
 from longshore_runtime.errors import LongshoreError, StoreFailed
 from longshore_runtime.pull.sources.port import Entry, Source
+from longshore_runtime.ranges import Take
 from longshore_runtime.web import Web
 
 _NAME = r"[A-Za-z0-9][\w.-]*"
@@ -67,6 +68,9 @@ class HubSource(Source):
 
     def read_into(self, path: str, offset: int, buffer: memoryview) -> None:
         self._web.read_into(self._file(path), f"{self.uri}/{path}", offset, buffer)
+
+    def read_through(self, path: str, offset: int, buffer: memoryview, take: Take) -> None:
+        self._web.read_into(self._file(path), f"{self.uri}/{path}", offset, buffer, take)
 
 
 def check_endpoint(address: str, name: str) -> str:

@@ -16,6 +16,7 @@ from longshore_runtime.errors import LongshoreError, StoreFailed
 from longshore_runtime.handover import Handover
 from longshore_runtime.pull.sources import open_source
 from longshore_runtime.pull.sources.port import Entry, Source
+from longshore_runtime.ranges import Take
 from longshore_runtime.web import Web
 
 
@@ -36,14 +37,23 @@ class LentSource(Source):
         return self._manifest.encode() if path == paths.MANIFEST else None
 
     def read_into(self, path: str, offset: int, buffer: memoryview) -> None:
+        if (own := self._read(path, offset, buffer, None)) is not None:
+            own.read_into(path, offset, buffer)
+
+    def read_through(self, path: str, offset: int, buffer: memoryview, take: Take) -> None:
+        if (own := self._read(path, offset, buffer, take)) is not None:
+            own.read_through(path, offset, buffer, take)
+
+    def _read(self, path: str, offset: int, buffer: memoryview, take: Take | None) -> Source | None:
+        """Read by the address that was lent; returns whom to ask instead, nothing being taken then."""
         if self._own is not None:
-            self._own.read_into(path, offset, buffer)
-            return
+            return self._own
         try:
             address = self._loan.addresses[path]
-            self._web_of(address).read_into(address, f"{self.uri}/{path}", offset, buffer)
+            self._web_of(address).read_into(address, f"{self.uri}/{path}", offset, buffer, take)
         except _Denied as denied:
-            self._renew(path, denied).read_into(path, offset, buffer)
+            return self._renew(path, denied)
+        return None
 
     def _web_of(self, address: str) -> Web:
         """The connections to the server of an address, which all files of a bucket share."""

@@ -13,6 +13,7 @@ from longshore_runtime.errors import Interrupted
 from longshore_runtime.pull.sources.port import Entry, Source
 from longshore_runtime.pull.sources.s3_checksums import look_up
 from longshore_runtime.pull.sources.s3_ranges import SignedRanges
+from longshore_runtime.ranges import Take
 from longshore_runtime.s3_settings import read_s3_settings
 from longshore_runtime.web import fill
 
@@ -79,14 +80,22 @@ class S3Source(s3.S3Folder, Source):
             return answer["ResponseMetadata"]["HTTPHeaders"]
 
     def read_into(self, path: str, offset: int, buffer: memoryview) -> None:
+        self._read(path, offset, buffer, None)
+
+    def read_through(self, path: str, offset: int, buffer: memoryview, take: Take) -> None:
+        self._read(path, offset, buffer, take)
+
+    def _read(self, path: str, offset: int, buffer: memoryview, take: Take | None) -> None:
         last = offset + len(buffer) - 1
         key = self._object or self.prefix + path
         with s3.explained(self.uri_of(path)):
-            filled = self._ranges.read_into(key, offset, buffer)
+            filled = self._ranges.read_into(key, offset, buffer, take)
             if filled is None:
                 answer = self.client.get_object(Bucket=self.bucket, Key=key, Range=f"bytes={offset}-{last}")
                 filled = fill(cast(Any, answer["Body"]), buffer)
                 answer["Body"].close()
+                if take:
+                    take(buffer[:filled])
         if filled < len(buffer):
             raise Interrupted(f"{self.uri}/{path} ended before byte {last + 1}", "run the command again; it resumes")
 

@@ -16,7 +16,7 @@ from botocore import UNSIGNED
 from botocore.httpsession import get_cert_path
 
 from longshore_runtime.certificates import Trust, trust_bundle
-from longshore_runtime.ranges import PATIENCE, RangeReader
+from longshore_runtime.ranges import PATIENCE, RangeReader, Take
 from longshore_runtime.s3_settings import read_s3_settings
 
 if TYPE_CHECKING:
@@ -39,15 +39,15 @@ class SignedRanges:
         events: Any = client.meta.events
         events.register_first("choose-signer.s3", _keep_version_4)
 
-    def read_into(self, key: str, offset: int, buffer: memoryview) -> int | None:
-        """Fill `buffer` from `offset`; returns the bytes read, fewer only where the answer broke off.
+    def read_into(self, key: str, offset: int, buffer: memoryview, take: Take | None = None) -> int | None:
+        """Fill `buffer` from `offset`, or have `take` get them by pieces; returns how many, fewer only where they broke off.
 
         None when the store answers anything but the range: ask it in full, and it will say why. Raises OSError otherwise.
         """
         address = self._address(key)
         if self._session._proxy_config.proxy_url_for(address):
             return None
-        count = self._reader.read_into(address, {}, offset, buffer)
+        count = self._reader.read_into(address, {}, offset, buffer, take)
         if count is None:
             self._forget(key)
         return count
