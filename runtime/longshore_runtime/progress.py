@@ -2,10 +2,18 @@
 
 from __future__ import annotations
 
+import json
+import os
 import sys
 import threading
 import time
-from typing import Protocol, TextIO
+from collections.abc import Mapping
+from typing import Any, Protocol, TextIO
+
+from longshore_runtime.errors import LongshoreError
+
+PROGRESS = "LONGSHORE_PROGRESS"
+"""The variable that says how progress is shown."""
 
 
 class Progress(Protocol):
@@ -39,8 +47,11 @@ class Lines:
     `done` of `size` bytes of the stage are handled.
     """
 
-    def __init__(self, stream: TextIO | None = None, interval: float = 5.0) -> None:
-        self._stream, self._interval, self._lock = stream or sys.stderr, interval, threading.Lock()
+    interval = 5.0
+
+    def __init__(self, stream: TextIO | None = None, interval: float | None = None) -> None:
+        self._stream, self._lock = stream or sys.stderr, threading.Lock()
+        self._interval = self.interval if interval is None else interval
         self._what, self.size, self.done, self._started, self._said = "", 0, 0, 0.0, 0.0
 
     def begin(self, what: str, size: int) -> None:
@@ -53,22 +64,70 @@ class Lines:
             if time.monotonic() - self._said < self._interval:
                 return
             self._said = time.monotonic()
-            share = 100 * self.done // self.size if self.size else 100
-            self.say(f"{self._what}: {share} % of {format_size(self.size)}, {self._rate()}, {self._left()} left")
+            self._report(over=False)
 
     def end(self) -> None:
-        self.say(f"{self._what}: {format_size(self.done)} in {time.monotonic() - self._started:.1f} s, {self._rate()}")
+        self._report(over=True)
 
     def say(self, text: str) -> None:
-        print(text, file=self._stream, flush=True)
+        self._print(self.line(text))
 
-    def _left(self) -> str:
-        """The time that the rest takes at the rate so far."""
-        seconds = (time.monotonic() - self._started) * max(0, self.size - self.done) / max(self.done, 1)
-        return f"{seconds:.0f} s" if seconds < 60 else f"{seconds / 60:.0f} min"
+    def line(self, text: str) -> str:
+        """How something worth a line is told."""
+        return text
 
-    def _rate(self) -> str:
-        return f"{format_size(int(self.done / max(time.monotonic() - self._started, 1e-3)))}/s"
+    def _print(self, line: str) -> None:
+        print(line, file=self._stream, flush=True)
+
+    def _report(self, *, over: bool) -> None:
+        """Tell how far the stage is, or that it is over."""
+        rate = f"{format_size(int(self._rate()))}/s"
+        if over:
+            self.say(f"{self._what}: {format_size(self.done)} in {self._seconds():.1f} s, {rate}")
+            return
+        share, left = 100 * self.done // self.size if self.size else 100, self._left()
+        shown = f"{left:.0f} s" if left < 60 else f"{left / 60:.0f} min"
+        self.say(f"{self._what}: {share} % of {format_size(self.size)}, {rate}, {shown} left")
+
+    def _seconds(self) -> float:
+        return max(time.monotonic() - self._started, 1e-3)
+
+    def _left(self) -> float:
+        """The seconds that the rest takes at the rate so far."""
+        return self._seconds() * max(0, self.size - self.done) / max(self.done, 1)
+
+    def _rate(self) -> float:
+        return self.done / self._seconds()
+
+
+class JsonLines(Lines):
+    """The same for machines: each line is a JSON object.
+
+    `stage`, `bytes` of `size`, `seconds`, `rate` (bytes per second) and `left` (seconds), with `"over": true` at a stage's end;
+    `stage`, `bytes` and `size` alone at its beginning; `message` for what is worth a line.
+    """
+
+    interval = 1.0
+
+    def begin(self, what: str, size: int) -> None:
+        super().begin(what, size)
+        self._print(json.dumps({"stage": what, "bytes": 0, "size": size}))
+
+    def line(self, text: str) -> str:
+        return json.dumps({"message": text}, ensure_ascii=False)
+
+    def _report(self, *, over: bool) -> None:
+        told: dict[str, Any] = {"stage": self._what, "bytes": self.done, "size": self.size}
+        told |= {"seconds": round(self._seconds(), 3), "rate": int(self._rate())}
+        self._print(json.dumps(told | ({"over": True} if over else {"left": round(self._left(), 1)})))
+
+
+def open_lines(environment: Mapping[str, str] = os.environ) -> Lines:
+    """Lines for people, or for machines where LONGSHORE_PROGRESS is `json`. Raises LongshoreError where it is anything else."""
+    kinds = {"": Lines, "lines": Lines, "json": JsonLines}
+    if (wanted := environment.get(PROGRESS, "")) not in kinds:
+        raise LongshoreError(f"{PROGRESS} is {wanted!r}", "write lines or json")
+    return kinds[wanted]()
 
 
 def format_size(count: int) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import signal
@@ -461,3 +462,18 @@ def test_a_file_of_a_web_server_is_pulled_without_telling_its_secrets(
 
 def test_what_has_no_digests_is_not_called_verified(longshore: CommandLine, model: Path, tmp_path: Path) -> None:
     assert "NOT verified: their source publishes no digests" in longshore("pull", model.as_uri(), tmp_path / "t").out
+
+
+def test_progress_is_shown_as_it_is_asked_for(
+    longshore: CommandLine, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told = [json.loads(line) for line in longshore("--progress", "json", "push", model, "m:1").err.splitlines()]
+    assert {"stage", "bytes", "size"} <= told[0].keys()
+    assert told[-1]["over"] is True
+    monkeypatch.setenv("LONGSHORE_PROGRESS", "json")
+    told = [json.loads(line) for line in longshore("pull", "m:1", tmp_path / "m").err.splitlines()]
+    assert told[0] == {"stage": "pulling", "bytes": 0, "size": told[-1]["size"]}
+    assert "pulling: " in longshore("--progress", "lines", "pull", "m:1", tmp_path / "n").err
+    monkeypatch.setenv("LONGSHORE_PROGRESS", "xml")
+    refused = longshore("pull", "m:1", tmp_path / "o")
+    assert (refused.code, "'xml' is not one of 'bar', 'lines', 'json'" in refused.err) == (2, True)

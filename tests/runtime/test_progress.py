@@ -1,10 +1,12 @@
 from __future__ import annotations
 
 import io
+import json
 
 import pytest
 
-from longshore_runtime.progress import Lines, format_size
+from longshore_runtime.errors import LongshoreError
+from longshore_runtime.progress import JsonLines, Lines, format_size, open_lines
 
 
 @pytest.mark.parametrize(
@@ -35,3 +37,30 @@ def test_an_empty_stage_is_no_division_by_zero() -> None:
     lines.begin("pulling", 0)
     lines.advance(0)
     lines.end()
+
+
+def test_machines_get_an_object_a_line() -> None:
+    out = io.StringIO()
+    lines = JsonLines(out, interval=0)
+    lines.begin("pulling", 2000)
+    lines.advance(500)
+    lines.say("a word: größer")
+    lines.advance(1500)
+    lines.end()
+    first, second, third, fourth, last = map(json.loads, out.getvalue().splitlines())
+    assert first == {"stage": "pulling", "bytes": 0, "size": 2000}
+    assert (second["stage"], second["bytes"], second["size"]) == ("pulling", 500, 2000)
+    assert second.keys() == {"stage", "bytes", "size", "seconds", "rate", "left"}
+    assert third == {"message": "a word: größer"}
+    assert (fourth["bytes"], fourth["left"]) == (2000, 0)
+    assert (last["bytes"], last["over"]) == (2000, True)
+
+
+@pytest.mark.parametrize(("wanted", "kind"), [(None, Lines), ("", Lines), ("lines", Lines), ("json", JsonLines)])
+def test_the_environment_says_which(wanted: str | None, kind: type[Lines]) -> None:
+    assert type(open_lines({} if wanted is None else {"LONGSHORE_PROGRESS": wanted})) is kind
+
+
+def test_anything_else_is_refused() -> None:
+    with pytest.raises(LongshoreError, match="LONGSHORE_PROGRESS is 'xml'; write lines or json"):
+        open_lines({"LONGSHORE_PROGRESS": "xml"})

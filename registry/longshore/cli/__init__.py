@@ -14,6 +14,7 @@ from click.shell_completion import CompletionItem
 from longshore._version import __version__
 from longshore_runtime.errors import LongshoreError, explain_os_error
 from longshore_runtime.lookup import load
+from longshore_runtime.progress import PROGRESS
 
 COMMANDS = {
     "push": ("push:push", "Commit a directory, or what lies at an address, as a version of a model."),
@@ -75,7 +76,13 @@ class Commands(click.Group):
 
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="longshore")
-def cli() -> None:
+@click.option(
+    "--progress",
+    type=click.Choice(["bar", "lines", "json"]),
+    envvar=PROGRESS,
+    help="How long work says how far it is, on stderr. Otherwise a bar on a terminal, lines elsewhere.",
+)
+def cli(progress: str | None) -> None:
     """The bucket is the model registry, KServe is the fleet.
 
     A reference names a version: MODEL:VERSION, MODEL@ALIAS or MODEL@sha256:DIGEST.

@@ -11,7 +11,7 @@ from typing import Any
 
 import click
 
-from longshore_runtime.progress import Lines, Progress
+from longshore_runtime.progress import JsonLines, Lines, Progress
 
 
 def print_json(content: Any) -> None:
@@ -46,8 +46,11 @@ def print_table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
 
 
 def open_progress() -> Progress:
-    """A bar on a terminal, plain lines elsewhere."""
-    if not sys.stderr.isatty():
+    """What `--progress` says; otherwise a bar on a terminal, plain lines elsewhere."""
+    wanted = click.get_current_context().find_root().params.get("progress")
+    if wanted == "json":
+        return JsonLines()
+    if wanted == "lines" or (wanted is None and not sys.stderr.isatty()):
         return Lines()
     from longshore.cli.bar import Bar
 

@@ -22,7 +22,7 @@ from types import FrameType
 from longshore_runtime.addresses import pinned_digest, redact
 from longshore_runtime.errors import Interrupted, LongshoreError, explain_os_error
 from longshore_runtime.marker import leave_marker
-from longshore_runtime.progress import Lines
+from longshore_runtime.progress import Lines, open_lines
 from longshore_runtime.pull.pod import Pod
 from longshore_runtime.termination import leave_message, leave_verdict
 
@@ -34,17 +34,18 @@ STOPPED = 128 + signal.SIGTERM
 """The exit code after SIGTERM, as shells count."""
 
 
-class Meter(Lines):
+class Meter:
     """Progress in lines that remembers how far it is: bytes done, of how many, since when."""
 
-    def __init__(self) -> None:
-        super().__init__()
-        self.since = time.monotonic()
+    def __init__(self, shown: Lines) -> None:
+        self._shown, self.since = shown, time.monotonic()
+        self.begin, self.advance, self.end, self.say, self.line = shown.begin, shown.advance, shown.end, shown.say, shown.line
 
     def describe(self) -> dict[str, float]:
         """For the last words: bytes that were had, bytes in all, seconds, bytes per second."""
         seconds = max(time.monotonic() - self.since, 1e-3)
-        return {"bytes": self.done, "size": self.size, "seconds": round(seconds, 3), "rate": int(self.done / seconds)}
+        done, size = self._shown.done, self._shown.size
+        return {"bytes": done, "size": size, "seconds": round(seconds, 3), "rate": int(done / seconds)}
 
 
 def main(arguments: list[str]) -> int:
@@ -57,8 +58,9 @@ def main(arguments: list[str]) -> int:
     pairs = [(source, Path(folder)) for source, folder in zip(arguments[::2], arguments[1::2], strict=True)]
     pod: Pod | None = None
     for source, folder in pairs:
-        meter = Meter()
+        meter = Meter(Lines())
         try:
+            meter = Meter(open_lines())
             pod = pod or Pod([folder for _, folder in pairs], meter)
             with _stoppable(source, meter):
                 verdict = pod.pull(source, folder, meter)
@@ -79,7 +81,7 @@ def main(arguments: list[str]) -> int:
 
 def _fail(error: LongshoreError, source: str, meter: Meter) -> int:
     """Say why, to people and to KServe; returns the exit code."""
-    print(f"error: {error}", file=sys.stderr)
+    meter.say(f"error: {error}")
     _leave(error, source, meter)
     return 1
 
@@ -95,7 +97,7 @@ def _stoppable(source: str, meter: Meter) -> Iterator[None]:
 
     def stop(_number: int, _frame: FrameType | None) -> None:
         error = Interrupted("told to stop", "start it again; it resumes")
-        os.write(2, f"error: {error}\n".encode())  # not print, which the signal may have interrupted
+        os.write(2, f"{meter.line(f'error: {error}')}\n".encode())  # not print, which the signal may have interrupted
         _leave(error, source, meter)
         os._exit(STOPPED)
 

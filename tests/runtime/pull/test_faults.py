@@ -11,6 +11,7 @@ import shutil
 import time
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 
@@ -20,7 +21,7 @@ from longshore_runtime.errors import LongshoreError
 from longshore_runtime.progress import Silent
 from longshore_runtime.pull import engine
 from support.hubs import Asked, FakeHuggingFace, FakeModelScope, Reply, model_of, sha256
-from support.sites import FakeSite
+from support.sites import FakeSite, run_site, run_tls_site
 
 FAULTS = int(os.environ.get("LONGSHORE_FAULTS", "120"))
 CHUNK = 8 * 1024 * 1024
@@ -75,21 +76,28 @@ class Faults:
         return spoilt
 
 
-@pytest.fixture(params=["hf", "modelscope", "https"])
+@pytest.fixture(params=["hf", "modelscope", "http", "https"])
 def source(
-    request: pytest.FixtureRequest, huggingface: FakeHuggingFace, modelscope: FakeModelScope, site: FakeSite
+    request: pytest.FixtureRequest,
+    huggingface: FakeHuggingFace,
+    modelscope: FakeModelScope,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> Iterator[tuple[str, FakeHuggingFace | FakeModelScope | FakeSite, dict[str, bytes]]]:
     """An address, its server, and what is there."""
     huggingface.models["org/m"] = modelscope.models["org/m"] = model_of(FILES)
+    if request.param in ("hf", "modelscope"):
+        yield f"{request.param}://org/m", huggingface if request.param == "hf" else modelscope, FILES
+        return
     name = "model-1.safetensors"
-    site.files[name] = FILES[name]
-    match request.param:
-        case "hf":
-            yield "hf://org/m", huggingface, FILES
-        case "modelscope":
-            yield "modelscope://org/m", modelscope, FILES
-        case _:
-            yield f"{site.endpoint}/{name}#sha256={sha256(FILES[name])}", site, {name: FILES[name]}
+    with ExitStack() as running:
+        if request.param == "https":
+            site, authority = running.enter_context(run_tls_site(tmp_path))
+            monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(authority))
+        else:
+            site = running.enter_context(run_site())
+        site.files[name] = FILES[name]
+        yield f"{site.endpoint}/{name}#sha256={sha256(FILES[name])}", site, {name: FILES[name]}
 
 
 @pytest.mark.timeout(300 + FAULTS)

@@ -55,6 +55,21 @@ def test_a_rate_that_is_none_is_refused(uris: list[str], tmp_path: Path, monkeyp
     assert run(uris[0], tmp_path / "a").returncode == 0
 
 
+def test_machines_get_json_as_progress(uris: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LONGSHORE_PROGRESS", "json")
+    done = run(uris[0], tmp_path / "a")
+    told = [json.loads(line) for line in done.stderr.splitlines()]
+    size = json.loads(done.stdout)["size"]
+    assert told[0] == {"stage": "pulling", "bytes": 0, "size": size}
+    assert (told[-1]["bytes"], told[-1]["over"]) == (size, True)
+    failed = run(f"{uris[0]}0", tmp_path / "b")
+    assert failed.returncode == 1
+    assert json.loads(failed.stderr.splitlines()[-1])["message"].startswith("error: ")
+    monkeypatch.setenv("LONGSHORE_PROGRESS", "xml")
+    refused = run(uris[0], tmp_path / "c")
+    assert (refused.returncode, refused.stderr) == (1, "error: LONGSHORE_PROGRESS is 'xml'; write lines or json\n")
+
+
 def test_a_failure_leaves_one_line_for_kserve(
     uris: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
