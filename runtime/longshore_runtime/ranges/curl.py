@@ -132,14 +132,19 @@ class _Handle:
 
     def ask(self, question: Question, answer: _Answer, patience: float) -> None:
         """Have a question answered. Raises libcurl's errors."""
-        curl, handle, self._opened = self._curl, self._handle, 0
+        curl, handle = self._curl, self._handle
+        self._opened, self.refusal = 0, None
         handle.setopt(curl.URL, f"https://{question.origin.address}{question.target}")
         handle.setopt(curl.HTTPHEADER, [*question.fields, "Accept:"])
         handle.setopt(curl.RANGE, question.range)
         handle.setopt(curl.LOW_SPEED_TIME, max(1, math.ceil(patience)))
         handle.setopt(curl.HEADERFUNCTION, answer.take_head)
         handle.setopt(curl.WRITEFUNCTION, answer.take_body)
-        handle.perform()
+        try:
+            handle.perform()
+        finally:  # an idle handle must not hold somebody's buffer
+            handle.setopt(curl.HEADERFUNCTION, _ignore)
+            handle.setopt(curl.WRITEFUNCTION, _ignore)
 
     def gather(self, beyond: int) -> None:
         """Have the kernel wake nobody for a few bytes while enough (`beyond`) are to come."""
@@ -169,6 +174,9 @@ class _Handle:
         self._opened += 1
         self._descriptor = descriptor if self._opened == 1 else -1
         return 0
+
+
+def _ignore(_: bytes) -> None: ...
 
 
 class _Answer:

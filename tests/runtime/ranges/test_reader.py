@@ -215,6 +215,15 @@ def test_a_system_that_gathers_nothing_is_as_good() -> None:
         gather(connection, 10**9)
 
 
+@pytest.mark.parametrize("answer", [right, WRONG["a refusal"]])
+def test_nobody_keeps_the_buffer(serve: Serve, answer: Answer) -> None:
+    server, reader = serve(answer)
+    for take in (None, lambda _: None):
+        buffer = bytearray(3 * PIECE // 2)
+        reader.read_into(server.url, {}, 0, memoryview(buffer), take)
+        buffer.clear()  # raises BufferError where somebody does
+
+
 def test_pieces_of_what_breaks_off_are_as_long_as_it_came(serve: Serve) -> None:
     server, reader = serve(lambda first, last: right(first, last)[: (last - first) // 2])
     buffer, came = memoryview(bytearray(2_900_000)), bytearray()
