@@ -71,6 +71,7 @@ COPY --from=vllm-launcher /opt/longshore /opt/longshore
 # everything, or each pod would do it again, on a read-only root without keeping it; among thousands of files are templates
 # and tests that no Python compiles, hence `|| true`.
 RUN python3 -c 'import longshore_runtime.serve.__main__, longshore_runtime.pull.weights' \
+ && python3 -c 'from longshore_runtime.ranges.curl import load_curl; assert load_curl(), "RUNTIME_PYTHON is not this version"' \
  && python3 -m compileall -q /opt/longshore \
  && { python3 -m compileall -qq "$(python3 -c 'import sysconfig; print(sysconfig.get_path("purelib"))')" || true; }
 # What vLLM wants to know of a model's class before each start, asked now: of the architectures named here, or of all.
@@ -87,6 +88,7 @@ USER 0
 ENV HOME=/tmp PYTHONPATH=/opt/longshore PYTHONUNBUFFERED=1
 COPY --from=vllm-launcher /opt/longshore /opt/longshore
 RUN python3 -c 'import longshore_runtime.serve.__main__, longshore_runtime.pull.weights' \
+ && python3 -c 'from longshore_runtime.ranges.curl import load_curl; assert load_curl(), "RUNTIME_PYTHON is not this version"' \
  && python3 -m compileall -q /opt/longshore \
  && { python3 -m compileall -qq "$(python3 -c 'import sysconfig; print(sysconfig.get_path("purelib"))')" || true; }
 ARG ARCHITECTURES=""

@@ -35,6 +35,12 @@ def test_pins_have_hashes_and_name_no_host() -> None:
         assert all("--hash=sha256:" in pin for pin in re.split(r"\n(?=\S)", text.strip())), path
 
 
+def test_what_the_images_are_built_from_is_not_ignored() -> None:
+    copied = re.findall(r"^COPY (?!--from)(\S+)", (ROOT / "Dockerfile").read_text(), re.MULTILINE)
+    kept = [line[1:] for line in (ROOT / ".dockerignore").read_text().splitlines() if line.startswith("!")]
+    assert set(copied) == set(kept)
+
+
 def test_the_wheel_holds_both_packages_typed(tmp_path: Path) -> None:
     import zipfile
 

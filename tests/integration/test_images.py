@@ -76,6 +76,13 @@ def test_the_initializer_holds_nothing_of_the_machine_that_built_it(system: Path
     assert len(list(ours.rglob("*.pyc"))) == len(list(ours.rglob("*.py")))
 
 
+def test_the_initializer_has_libcurl_for_tls(system: Path, image: Image, tmp_path: Path) -> None:
+    (tmp_path / "models").mkdir()
+    words = ["python3", "-c", "from longshore_runtime.ranges.curl import load_curl; print(load_curl().version)"]
+    done = Container(system, tmp_path, words, image.config["Env"], writable={"/mnt/models": tmp_path / "models"}).run()
+    assert done.stdout.startswith("PycURL/"), done.stderr
+
+
 def test_anybody_pulls_a_version_on_a_read_only_root(
     run_container: Run, versitygw: S3Server, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
