@@ -24,7 +24,8 @@ CIPHERS = "TLS_AES_128_GCM_SHA256:TLS_AES_256_GCM_SHA384:TLS_CHACHA20_POLY1305_S
 """Those of TLS 1.3, the fastest first, as browsers and Go's clients ask for them."""
 
 _ENOUGH = 3 * GATHERED
-"""Bytes still to come of which the kernel may gather some: libcurl and its OpenSSL hold back far less than the others."""
+"""Bytes still to come of which the kernel may gather some: libcurl and its OpenSSL hold back far less than the others. A slow
+server is not taken for a silent one: libcurl looks for bytes each second, whatever the kernel says."""
 
 
 @cache

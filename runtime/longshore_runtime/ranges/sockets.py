@@ -15,8 +15,6 @@ from longshore_runtime.ranges.gathering import gather
 from longshore_runtime.ranges.question import CONNECT, PIECE, Check, Origin, Question, Take
 
 _HEAD = 16 * 1024
-_HELD = 64 * 1024
-"""Bytes that TLS may hold back of what the kernel has given it: a record and more."""
 
 
 class SocketReader:
@@ -133,10 +131,13 @@ def _receive(connection: socket.socket, buffer: memoryview, filled: int, beyond:
     `beyond` are the bytes that come after those.
     """
     secure = isinstance(connection, ssl.SSLSocket)
-    flags, held = ((), _HELD) if secure else ((socket.MSG_WAITALL,), 0)
+    flags = () if secure else (socket.MSG_WAITALL,)
     while filled < len(buffer):
         piece = buffer[filled : filled + PIECE]
-        gather(connection, len(buffer) - filled - len(piece) + beyond - held)
+        if (
+            not secure
+        ):  # Python would take a slow server for a silent one: it waits for the kernel to say that there is something
+            gather(connection, len(buffer) - filled - len(piece) + beyond)
         end = filled + len(piece)
         while filled < end:
             count = connection.recv_into(buffer[filled:end], 0, *flags)
