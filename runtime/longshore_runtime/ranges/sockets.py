@@ -134,9 +134,7 @@ def _receive(connection: socket.socket, buffer: memoryview, filled: int, beyond:
     flags = () if secure else (socket.MSG_WAITALL,)
     while filled < len(buffer):
         piece = buffer[filled : filled + PIECE]
-        if (
-            not secure
-        ):  # Python would take a slow server for a silent one: it waits for the kernel to say that there is something
+        if not secure:  # there Python waits for the kernel to say that something came, and takes a slow server for a silent one
             gather(connection, len(buffer) - filled - len(piece) + beyond)
         end = filled + len(piece)
         while filled < end:
