@@ -56,7 +56,7 @@ class Arrival:
                 stdout=out,
                 env={**self._handover.loan.settings, **self._trust(), **os.environ},
                 start_new_session=True,
-                preexec_fn=die_with_parent if sys.platform == "linux" else None,  # noqa: PLW1509 - one call of prctl
+                preexec_fn=die_with_parent(),  # noqa: PLW1509 - two system calls, no locks
             )
         threading.Thread(target=self._follow, name="arrival", daemon=True).start()
         if engine.waits(task):

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
-import sys
 import threading
 import time
 from collections import deque
@@ -155,7 +154,7 @@ class Launcher:
             env=environment,
             pass_fds=[self._page.descriptor] if self._page.descriptor is not None else [],
             start_new_session=True,  # a Ctrl-C on the terminal is for the launcher, which then drains
-            preexec_fn=die_with_parent if sys.platform == "linux" else None,  # noqa: PLW1509 - one call of prctl, no locks
+            preexec_fn=die_with_parent(),  # noqa: PLW1509 - two system calls, no locks
         )
         self._page.close()
         self._reader = threading.Thread(target=self._read_output, name="engine-output", daemon=True)

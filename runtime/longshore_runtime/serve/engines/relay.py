@@ -186,7 +186,7 @@ async def serve(listener: socket.socket, engine: str, command: Sequence[str]) ->
     child = await asyncio.create_subprocess_exec(
         *(word.replace(PORT, str(port)) for word in command),
         env=inherited,
-        preexec_fn=die_with_parent if sys.platform == "linux" else None,
+        preexec_fn=die_with_parent(),
     )
     told = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
