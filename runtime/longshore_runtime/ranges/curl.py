@@ -56,10 +56,10 @@ class CurlReader:
         """As RangeReader.read_into; raises TimeoutError after `patience` seconds (whole ones) without a byte."""
         with self._lock:
             handle = self._idle.pop() if self._idle else None
-        handle = handle or _Handle(self._curl, self._trust, self._authorities, self._check)
+        handle = handle or _Handle(self._curl, self._trust, self._authorities)
         answer, keep = _Answer(question, buffer, take, handle), False
         try:
-            handle.ask(question, answer, patience)
+            handle.ask(question, answer, patience, self._check)
             keep = True
         except self._curl.error as error:
             if failure := answer.failure or handle.refusal:
@@ -96,10 +96,10 @@ def _close_all(handles: list[_Handle]) -> None:
 
 
 class _Handle:
-    """One of libcurl's handles, with the one connection that it keeps."""
+    """One of libcurl's handles, with the one connection that it keeps. Refers to nobody but while it asks."""
 
-    def __init__(self, curl: Any, trust: Trust, authorities: bytes, check: Check | None) -> None:
-        self._curl, self._check = curl, check
+    def __init__(self, curl: Any, trust: Trust, authorities: bytes) -> None:
+        self._curl = curl
         self._descriptor, self._opened = -1, 0
         self.refusal: BaseException | None = None
         """What `check` raised: libcurl would only know that there is no connection."""
@@ -115,8 +115,6 @@ class _Handle:
             curl.LOW_SPEED_LIMIT: 1,
             curl.SSLVERSION: curl.SSLVERSION_TLSv1_2,
             curl.TLS13_CIPHERS: CIPHERS,
-            curl.OPENSOCKETFUNCTION: self._open,
-            curl.SOCKOPTFUNCTION: self._note,
         }
         for option, value in options.items():
             handle.setopt(option, value)
@@ -131,7 +129,7 @@ class _Handle:
             handle.setopt(curl.SSL_VERIFYPEER, 0)
             handle.setopt(curl.SSL_VERIFYHOST, 0)
 
-    def ask(self, question: Question, answer: _Answer, patience: float) -> None:
+    def ask(self, question: Question, answer: _Answer, patience: float, check: Check | None) -> None:
         """Have a question answered. Raises libcurl's errors."""
         curl, handle = self._curl, self._handle
         self._opened, self.refusal = 0, None
@@ -139,13 +137,19 @@ class _Handle:
         handle.setopt(curl.HTTPHEADER, [*question.fields, "Accept:"])
         handle.setopt(curl.RANGE, question.range)
         handle.setopt(curl.LOW_SPEED_TIME, max(1, math.ceil(patience)))
-        handle.setopt(curl.HEADERFUNCTION, answer.take_head)
-        handle.setopt(curl.WRITEFUNCTION, answer.take_body)
+        calls = {
+            curl.OPENSOCKETFUNCTION: lambda _purpose, place: self._open(place, check),
+            curl.SOCKOPTFUNCTION: self._note,
+            curl.HEADERFUNCTION: answer.take_head,
+            curl.WRITEFUNCTION: answer.take_body,
+        }
+        for option, call in calls.items():
+            handle.setopt(option, call)
         try:
             handle.perform()
-        finally:  # an idle handle must not hold somebody's buffer
-            handle.setopt(curl.HEADERFUNCTION, _ignore)
-            handle.setopt(curl.WRITEFUNCTION, _ignore)
+        finally:  # no buffer is held by an idle handle, nor anybody who holds the reader, at whose end connections end
+            for option in calls:
+                handle.unsetopt(option)
 
     def gather(self, beyond: int) -> None:
         """Have the kernel wake nobody for a few bytes while enough (`beyond`) are to come."""
@@ -160,11 +164,11 @@ class _Handle:
         """End the connection."""
         self._handle.close()
 
-    def _open(self, _purpose: int, place: Any) -> Any:
+    def _open(self, place: Any, check: Check | None) -> Any:
         """A socket for an address; libcurl takes a copy of it and connects that."""
         try:
-            if self._check:
-                self._check(place.addr[0])
+            if check:
+                check(place.addr[0])
             return socket.socket(place.family, place.socktype, place.protocol)
         except BaseException as error:  # it would be printed and forgotten
             self.refusal = error
@@ -175,9 +179,6 @@ class _Handle:
         self._opened += 1
         self._descriptor = descriptor if self._opened == 1 else -1
         return 0
-
-
-def _ignore(_: bytes) -> None: ...
 
 
 class _Answer:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import gc
 import os
 import socket
 import ssl
@@ -22,6 +23,7 @@ from longshore_runtime.ranges import reader as choice
 from longshore_runtime.ranges.gathering import GATHERED, gather
 from longshore_runtime.ranges.question import PIECE
 from testbed.certificate import make_certificate
+from testbed.cluster import eventually
 
 DATA = os.urandom(3_000_000)
 Answer = Callable[[int, int], bytes]
@@ -232,6 +234,29 @@ def test_nobody_keeps_the_buffer(serve: Serve, answer: Answer) -> None:
         buffer = bytearray(3 * PIECE // 2)
         reader.read_into(server.url, {}, 0, memoryview(buffer), take)
         buffer.clear()  # raises BufferError where somebody does
+
+
+def count_descriptors() -> int:
+    return sum(1 for _ in Path("/proc/self/fd").iterdir())
+
+
+def test_connections_end_with_whoever_asks(serve: Serve) -> None:
+    class Asker:
+        """Refers to the reader, which refers to it."""
+
+        def __init__(self, reader: RangeReader) -> None:
+            self.reader = RangeReader(reader._trust, self.check)
+
+        def check(self, address: str) -> None:
+            assert address == "127.0.0.1"
+
+    server, reader = serve(right)
+    gc.collect()
+    before = count_descriptors()
+    for _ in range(3):
+        assert read(Asker(reader).reader, server, 0, 10) == DATA[:10]
+    gc.collect()
+    eventually(lambda: count_descriptors() <= before, "the server's ends are closed, too", timeout=10)
 
 
 def test_pieces_of_what_breaks_off_are_as_long_as_it_came(serve: Serve) -> None:
