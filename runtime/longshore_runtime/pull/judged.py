@@ -119,6 +119,14 @@ class _Summing(PlainIntake):
         super().take(piece)
 
 
+class Digest(Hasher, Protocol):
+    """What hashlib makes of bytes in order."""
+
+    def copy(self) -> Digest:
+        """Another one that goes on from here."""
+        ...
+
+
 class HashedFile(JudgedFile):
     """One of which a digest is known, for which its bytes are needed in order.
 
@@ -193,14 +201,6 @@ class HashedFile(JudgedFile):
             piece = buffer[: length - start]
             self._read(offset + start, piece)
             self._hasher.update(piece)
-
-
-class Digest(Hasher, Protocol):
-    """What hashlib makes of bytes in order."""
-
-    def copy(self) -> Digest:
-        """Another one that goes on from here."""
-        ...
 
 
 class _Hashing(PlainIntake):
